@@ -13,8 +13,17 @@ from dispatcher.sending.handshakes import Handshakes
 MAX_RECORD_BYTES = 16 * 1024
 """Most bytes that one record carries (RFC 8446 §5.1).
 
-OpenSSL gets what has come in slices of this size, because a BIO keeps the memory of the most that it ever held.
+OpenSSL gets the handshake in slices of this size, and what follows by the record, because a BIO keeps the memory of the
+most that it ever held.
 """
+HEAD_BYTES = 5
+"""Of a record's head, whose last two are the length of what follows (RFC 8446 §5.1)."""
+LARGEST_RECORD = HEAD_BYTES + MAX_RECORD_BYTES + 2048
+"""A record that says it is larger than this is invalid (RFC 5246 §6.2.3), and OpenSSL says so at once."""
+MAX_HANDSHAKE_BYTES = 256 * 1024
+"""Most bytes of a server's part of the handshake. OpenSSL takes a chain of certificates of up to 100 kB."""
+MAX_EMPTY_RECORDS = 32
+"""Most records without data between two requests: tickets, and new keys, which cost OpenSSL 0.2 ms each."""
 
 
 class Transport(Protocol):
@@ -44,7 +53,10 @@ class Encryption(asyncio.Protocol):
         self._held: list[bytes] = []
         """What came during the handshake. OpenSSL gets it when the next step has its turn."""
         self._news: asyncio.Future[None] | None = None
-        self._shaking = True
+        self._shaking, self._shaken_bytes = True, 0
+        self._begun = bytearray()
+        """Of a record that has not wholly come."""
+        self._empty_records = 0
         self._lost: Exception | None = None
         under.set_protocol(self)
 
@@ -63,8 +75,7 @@ class Encryption(asyncio.Protocol):
             await self._more()
         self._shaking = False
         self._flush()
-        self._pass_on()  # what came together with the server's last part of the handshake
-        self.data_received(b"".join(self._held))
+        self.data_received(self._received.read() + b"".join(self._held))  # what came with the last part
         self._held.clear()
         if self._lost:
             raise self._lost
@@ -85,6 +96,7 @@ class Encryption(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Encrypts and sends bytes."""
+        self._empty_records = 0
         try:
             sent = self._tls.write(data)
             while sent < len(data):
@@ -110,36 +122,51 @@ class Encryption(asyncio.Protocol):
     # What the transport under it calls.
 
     def data_received(self, data: bytes) -> None:
-        if self._shaking:
+        if not self._shaking:
+            self._begun += data
+            self._read_records()
+        elif self._lost is None:
+            self._shaken_bytes += len(data)
             self._held.append(data)
+            if self._shaken_bytes > MAX_HANDSHAKE_BYTES:
+                self._held.clear()
+                self._lost = OSError("the server's part of the handshake is too long")
+                self._under.abort()
             self._wake()
-            return
-        for at in range(0, len(data), MAX_RECORD_BYTES):
-            self._received.write(data[at : at + MAX_RECORD_BYTES])
-            self._pass_on()
 
-    def _pass_on(self) -> None:
-        """Decrypts what has come, for the protocol above."""
-        try:
-            while self._received.pending:
-                clear = self._tls.read(MAX_RECORD_BYTES)
-                if not clear:  # close_notify (RFC 8446 §6.1)
-                    self._end(None)
-                    return
-                self._above.data_received(clear)
-        except ssl.SSLWantReadError:
-            pass  # a part of a record, or one without data: a ticket, a new key
-        except ssl.SSLError as error:
-            self._end(error)
-            return
+    def _read_records(self) -> None:
+        """Decrypts the records that have come, for the protocol above, until the connection is closed."""
+        begun = self._begun
+        while len(begun) >= HEAD_BYTES and not self._under.is_closing():
+            size = HEAD_BYTES + (begun[3] << 8 | begun[4])
+            if len(begun) < size <= LARGEST_RECORD:
+                break
+            self._received.write(begun[:size])
+            del begun[:size]
+            self._read_record()
         if self._to_send.pending:
             self._flush()
+
+    def _read_record(self) -> None:
+        try:
+            clear = self._tls.read(MAX_RECORD_BYTES)
+        except ssl.SSLWantReadError:  # it has no data: a ticket, new keys
+            self._empty_records += 1
+            if self._empty_records > MAX_EMPTY_RECORDS:
+                self._end(ConnectionResetError("the server sends TLS records without data"))
+        except ssl.SSLError as error:
+            self._end(error)
+        else:
+            if clear:
+                self._above.data_received(clear)
+            else:  # close_notify (RFC 8446 §6.1)
+                self._end(None)
 
     def eof_received(self) -> None:
         self.connection_lost(None)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._lost = error or ConnectionResetError("closed by the other side")
+        self._lost = self._lost or error or ConnectionResetError("closed by the other side")
         if self._shaking:
             self._wake()
         else:

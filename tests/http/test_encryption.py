@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from dispatcher.sending.encryption import MAX_RECORD_BYTES, Encryption
+from dispatcher.sending.encryption import MAX_EMPTY_RECORDS, MAX_HANDSHAKE_BYTES, MAX_RECORD_BYTES, Encryption
 from dispatcher.sending.handshakes import Handshakes
 from tests.http.test_transport import Certificates
 
@@ -24,6 +24,7 @@ class Server:
         self._tls = tls.wrap_bio(self._received, self._to_send, server_side=True)
         self._greeting = greeting
         self._client: asyncio.Protocol | None = None
+        self._closed = False
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Names its client."""
@@ -53,10 +54,11 @@ class Server:
 
     def abort(self) -> None:
         """Closes."""
+        self._closed = True
 
     def is_closing(self) -> bool:
-        """Never."""
-        return False
+        """Whether the client closed it."""
+        return self._closed
 
 
 class Above(asyncio.Protocol):
@@ -96,3 +98,62 @@ def test_records_are_whole_wherever_they_are_cut(certificates: Certificates, ver
     tls.maximum_version = version
     content = bytes(range(256)) * (MAX_RECORD_BYTES // 64)
     assert content + content == received(tls, certificates.client(), content, content)
+
+
+@pytest.mark.parametrize(
+    ("tickets", "is_closed"), [(MAX_EMPTY_RECORDS, False), (MAX_EMPTY_RECORDS + 1, True)]
+)
+def test_records_without_data_are_bounded(certificates: Certificates, tickets: int, is_closed: bool) -> None:
+    """Each costs OpenSSL time, and no reader of an answer sees them."""
+    tls = certificates.server("receiver.test")
+    tls.num_tickets = tickets
+    assert (b"" if is_closed else b"answer") == received(tls, certificates.client(), b"answer")
+
+
+def test_they_are_counted_from_one_request_to_the_next(certificates: Certificates) -> None:
+    """A connection that lasts is not closed for what came over all its time."""
+    tls = certificates.server("receiver.test")
+    tls.num_tickets = MAX_EMPTY_RECORDS
+
+    async def scene() -> int:
+        server, above = Server(tls, b"answer"), Above()
+        layer = Encryption(server, above, certificates.client(), "receiver.test")
+        await layer.handshake(Handshakes())
+        server.flush()
+        before = layer._empty_records
+        layer.write(b"request")
+        assert before == MAX_EMPTY_RECORDS
+        return layer._empty_records
+
+    assert 0 == asyncio.run(scene())
+
+
+class Flood(Server):
+    """A server that answers with records that OpenSSL skips: HelloRequest (RFC 5246 §7.4.1.1)."""
+
+    sent = 0
+
+    def write(self, data: bytes) -> None:
+        """Answers without end, until it is closed."""
+        asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Sends some, and more at the loop's next turn."""
+        if self._client and not self.is_closing():
+            flood = (b"\x16\x03\x03\x40\x00" + bytes(MAX_RECORD_BYTES)) * 4
+            self.sent += len(flood)
+            self._client.data_received(flood)
+            asyncio.get_running_loop().call_soon(self.flush)
+
+
+def test_a_servers_part_of_the_handshake_is_bounded(certificates: Certificates) -> None:
+    """It is kept until its turn comes, so a server could fill the memory with it."""
+
+    async def scene() -> int:
+        server = Flood(certificates.server("receiver.test"), b"")
+        layer = Encryption(server, Above(), certificates.client(), "receiver.test")
+        with pytest.raises(OSError, match="too long"):
+            await asyncio.wait_for(layer.handshake(Handshakes()), 5)
+        return server.sent
+
+    assert asyncio.run(scene()) < 2 * MAX_HANDSHAKE_BYTES
