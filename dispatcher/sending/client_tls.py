@@ -61,6 +61,7 @@ def with_certificate(certificate: ClientCertificate, new: Callable[[], ssl.SSLCo
         file.write((certificate.chain + certificate.key).encode())
         file.flush()
         context.load_cert_chain(path)
+    context.post_handshake_auth = True  # some servers ask once they know the path (RFC 8446 §4.6.2)
     return context
 
 
