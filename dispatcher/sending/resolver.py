@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -17,6 +18,10 @@ MAX_KEPT = 10_000
 
 MAX_ADDRESSES = 2
 """Most addresses of each family that are kept for a name; one attempt tries all of them."""
+MAX_CHECKED = 32
+"""Most addresses of each family that are looked at, so that a name with thousands of them costs the loop no more."""
+TRIES = 5
+"""How often a silent server is asked: after 2, 4, … s, or sooner where servers have been fast; the attempt's deadline ends it."""
 
 
 class Resolver(Protocol):
@@ -32,12 +37,12 @@ class Resolver(Protocol):
 class DnsResolver:
     """Asks as the system does, but without its threads: /etc/hosts, then the servers and domains of /etc/resolv.conf.
 
-    `servers` replace those of /etc/resolv.conf: addresses, with a port if it is not 53. A silent server is asked three
-    times within some ten seconds; after a truncated answer it is asked over TCP. Use within a running event loop.
+    `servers` replace those of /etc/resolv.conf: addresses, with a port if it is not 53. A silent server is asked TRIES
+    times; after a truncated answer it is asked over TCP. Use within a running event loop.
     """
 
     def __init__(self, servers: Sequence[str] = ()) -> None:
-        self._resolver = aiodns.DNSResolver(list(servers) or None)
+        self._resolver = aiodns.DNSResolver(list(servers) or None, tries=TRIES)
 
     async def resolve(self, host: str, port: int) -> list[str]:
         """Returns a name's addresses in the order of RFC 6724. Raises OSError."""
@@ -96,7 +101,7 @@ class Names:
 
     async def _look_up(self, host: str, port: int) -> list[AddrInfoType] | Failure:
         try:
-            found = await self._resolver.resolve(host, port)
+            found = _first(await self._resolver.resolve(host, port))
             allowed = self._allowed(host, port, found)
             if isinstance(allowed, NoAnswer):
                 return allowed
@@ -118,6 +123,18 @@ class Names:
         if refusals and all(refusals):
             return NoAnswer("blocked_address", f"{host}: {refusals[0]}")
         return [one for one, refusal in zip(found, refusals, strict=True) if refusal is None]
+
+
+def _first(found: Sequence[str]) -> list[str]:
+    """The first MAX_CHECKED addresses of each family, in their order."""
+    left = Counter({True: MAX_CHECKED, False: MAX_CHECKED})
+    kept = []
+    for one in found:
+        is_6 = ":" in one
+        if left[is_6]:
+            left[is_6] -= 1
+            kept.append(one)
+    return kept
 
 
 def _info(host: str, port: int) -> AddrInfoType:

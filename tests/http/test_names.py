@@ -12,7 +12,7 @@ from bench.names import answer_to
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import NoAnswer, plain
-from dispatcher.sending.resolver import DnsResolver, Names
+from dispatcher.sending.resolver import MAX_CHECKED, DnsResolver, Names
 from dispatcher.sending.transport import CallbackTransport
 from tests.http.raw_server import answer, answers, serving
 
@@ -373,5 +373,30 @@ def test_a_proxy_looks_names_up_itself() -> None:
         assert "not a public address" in (await transport.look_up("https://10.0.0.1/", 5.0)).text
         assert 0 == resolver.asked
         await transport.aclose()
+
+    uvloop.run(scene())
+
+
+def test_a_name_with_thousands_of_addresses_costs_no_more_than_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check of an address takes 20 us of the loop, and a customer's name server says how many there are."""
+    checked: list[str] = []
+    refusal = AddressPolicy.refusal
+
+    def counted(policy: AddressPolicy, host: str, port: int) -> str | None:
+        checked.append(host)
+        return refusal(policy, host, port)
+
+    monkeypatch.setattr(AddressPolicy, "refusal", counted)
+    many = [f"127.0.{number // 256}.{number % 256}" for number in range(1, 3000)]
+
+    async def scene() -> None:
+        names = Names(Scripted([*many, *(f"2001:db8::{number:x}" for number in range(1, 3000))]), POLICY)
+        found = await names.addresses("a.test", 80)
+        assert isinstance(found, list)
+        assert ["127.0.0.1", "127.0.0.2"] == [one[4][0] for one in found]
+        assert 2 * MAX_CHECKED == len(checked)
+        await names.close()
 
     uvloop.run(scene())
