@@ -8,7 +8,7 @@ import pytest
 from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, RedisUnavailable, StillWaiting
 from dispatcher.model import StatusChange, iso
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.outcomes import State
+from dispatcher.rules.outcomes import Retry, State
 from dispatcher.rules.render import RenderOptions, fan_out
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.arguments import Room, ToAccept
@@ -179,6 +179,24 @@ def test_a_full_endpoint_fails_alone(world: World, customer: Customer) -> None:
     assert world.deliver_all(OWN, CRM) == ["e2", "e1.crm"]
     assert world.run(world.ledger.replay("acme", "e2.crm")) == "replayed"
     assert world.deliver_all(CRM) == ["e2.crm"]
+
+
+def test_one_that_met_a_full_endpoint_opens_no_way_past_those_before_it(
+    world: World, customer: Customer
+) -> None:
+    """The third callback of a message waits for the first, which is to be sent again, though the second has ended."""
+    world.call("hset", world.keys.workspace("acme"), "ordering", "strict")
+    world.ledger.options = type(world.ledger.options)(max_waiting=1)
+    customer.tell(change("e1"))
+    [first] = world.claim(OWN, 1).callbacks
+    world.settle("e1", first.claim, Retry(60_000), error="http_500")
+    customer.tell(change("e2"))
+    assert customer.states("e1", "e2") == {"e1": State.RETRYING, "e2": State.FAILED}
+    world.ledger.options = type(world.ledger.options)()
+    customer.tell(change("e3"))
+    assert [] == world.claim(OWN, 5).callbacks
+    world.now += 60_000
+    assert world.deliver_all(OWN) == ["e1", "e3"]
 
 
 def test_a_full_default_endpoint_fails_alone(world: World, customer: Customer) -> None:

@@ -55,7 +55,9 @@ local function one_before(workspace, endpoint_id, ids)
     local id = string.match(ids, '%S+$')
     local other = read_entry(workspace, id)
     local is_here = other and other.endpoint == endpoint_id
-    if is_here and other.state ~= 'superseded' and not other.extra.replay_of then
+    -- one that ended when it was accepted (endpoint_full) never had a place, so another one may be before it
+    local had_no_turn = other and other.ended and other.claims == '0'
+    if is_here and not had_no_turn and other.state ~= 'superseded' and not other.extra.replay_of then
       return not other.ended and not other.extra.left and id or nil
     end
     ids = string.sub(ids, 1, -#id - 2)
