@@ -211,11 +211,11 @@ class Subscriptions:
     async def _to_end(self, endpoint: EndpointName) -> list[str]:
         """The endpoints (ids) at which the callbacks of a disabled subscription wait."""
         workspace, name = endpoint.workspace, endpoint.subscription
-        if not name:  # other endpoints of the default one are of URLs that came with status changes
-            return [endpoint_id(endpoint)]
         stopped = await self._workspaces.stopped(workspace, name)
+        # other endpoints of the default one are of URLs that came with status changes
+        found = await self._workspaces.waiting(workspace, name) if name else [endpoint_id(endpoint)]
         # expediting would resume a stopped one; what waits there ends when it is resumed, or expires
-        return [id_ for id_ in await self._workspaces.waiting(workspace, name) if id_ not in stopped]
+        return [id_ for id_ in found if id_ not in stopped]
 
     async def remove(self, workspace: str, name: str, ledger: Ledger, *, force: bool = False) -> int:
         """Removes a subscription. Raises InvalidInput for the default one, StillWaiting unless forced.

@@ -280,6 +280,18 @@ def test_the_default_one(world: World) -> None:
     }
 
 
+@pytest.mark.parametrize("name", [OWN, CRM], ids=["default", "crm"])
+def test_the_operators_stop_stays(world: World, name: str) -> None:
+    """What waits at a stopped endpoint ends when it is resumed; nothing is posted there before."""
+    scene = Scene(world, name)
+    scene.customer.tell(change("e1"), change("e2", callbackUrl="https://a.example/of-its-own"))
+    world.run(world.ledger.stop(endpoint_id(name)))
+    scene.look(lambda disabler: disabler.disable(EndpointName.parse(name), ASKED))
+    assert world.call("hget", world.keys.endpoint(endpoint_id(name)), "stopped")
+    assert scene.serve(200) == 0
+    assert scene.customer.states("e1" if name == OWN else "e1.crm").popitem()[1] == State.PENDING
+
+
 def test_removed_or_paused_meanwhile(world: World) -> None:
     """Then nothing is disabled, and nobody is told."""
     scene = Scene(world)
