@@ -13,6 +13,7 @@ from dispatcher.model import BY_LETTER
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Attempt, EndpointHealth, Outcome, State
+from dispatcher.store.damaged import time_ms
 from dispatcher.store.entry import read_entry
 from dispatcher.store.kept_body import divided
 
@@ -253,7 +254,7 @@ def read_claim_of(values: Iterator[bytes], lease_ends_at: float) -> Claim | str:
 def read_lead(reply: Sequence[Any]) -> Lead:
     """Parses lead's reply."""
     _, _, pending, queued, due = reply
-    return Lead(pending, queued, int(float(due)) if due else None)
+    return Lead(pending, queued, time_ms(due) if due else None)  # a damaged time: look now, which mends it
 
 
 def read_members(reply: Sequence[Any]) -> list[tuple[str, int, bytes]]:

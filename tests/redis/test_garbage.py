@@ -33,6 +33,8 @@ RECORDS = (
     "p95",
     "down_since",
     "waiting",
+    "failing",
+    "gone",
 )
 
 
@@ -183,3 +185,12 @@ def test_workspace_of_another_type_has_changed(world: World) -> None:
     batch = ToAccept(zip(made, (callback("e1"), callback("quiet", endpoint=B)), strict=True))
     accepted = world.run(world.ledger.accept(TOKEN, {"acme": "1"}, [], batch))
     assert (["acme"], ["changed", "accepted"]) == (accepted.changed, accepted.words)
+
+
+@pytest.mark.parametrize("score", ["inf", "-inf"])
+def test_a_time_that_is_none_does_not_stop_intake(world: World, score: str) -> None:
+    """The next time at which something is due is read with each renewal of the lease: a damaged one means now."""
+    world.call("zadd", KEYS.schedule, {"acme": score})
+    found = world.run(world.ledger.lead(TOKEN, 5000, full=False, renew=True))
+    assert found is not None
+    assert 0 == found.due_ms

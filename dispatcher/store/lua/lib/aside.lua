@@ -13,6 +13,7 @@ end
 -- `load_endpoint` has their defaults; the operator's stop stays.
 local NUMBERS = {
   'window', 'hinted_until', 'pause', 'tat', 'seen', 'failures', 'pause_ms', 'p95', 'down_since', 'waiting',
+  'failing', 'gone',
 }
 
 -- At least this many wait; those in chains are counted when they come to the lane's end.
