@@ -184,6 +184,16 @@ def test_what_cannot_be_kept(run: Run) -> None:
     assert len(found) in (0, 2)
 
 
+def test_one_that_is_refused_takes_no_others_with_it(run: Run) -> None:
+    """What was made for a batch that is refused, a workspace's number and its days, is made again for the next one."""
+    messages = run.archive.messages
+    later = {"workspace": "new", "kept_ms": AT + 3 * DAY_MS}
+    with suppress(InvalidInput):
+        run(messages.put([made("m1", **later), made("m2", network="a\0b", **later)]))
+    run(messages.put([made("m1", **later)]))  # half of it, as the archiver tries
+    assert ["m1"] == [one.uuid for one in run(messages.get("new", ["m1"]))]
+
+
 def test_what_cannot_be_there(run: Run) -> None:
     """Who asks for a text that no database can have finds nothing."""
     messages = run.archive.messages

@@ -210,12 +210,13 @@ class PostgresArchive:
     async def _translated(self) -> AsyncIterator[None]:
         try:
             yield
-        except UniqueViolation:
-            raise
-        except psycopg.DataError as error:
-            raise InvalidInput(f"the archive cannot keep this: {' '.join(str(error).split())}") from error
-        except psycopg.Error as error:
+        except Exception as error:
             self._numbers, self._days = {}, set()  # what was rolled back; and next it may be another server
+            if isinstance(error, psycopg.DataError):
+                problem = " ".join(str(error).split())
+                raise InvalidInput(f"the archive cannot keep this: {problem}") from error
+            if isinstance(error, UniqueViolation) or not isinstance(error, psycopg.Error):
+                raise
             is_empty = isinstance(error, UndefinedTable | InvalidSchemaName)
             why = NO_TABLES if is_empty else " ".join(str(error).split())
             raise ArchiveUnavailable(f"the archive {self._shown} cannot be used: {why}") from error
