@@ -18,7 +18,7 @@ MAX_KEPT = 10_000
 
 MAX_ADDRESSES = 2
 """Most addresses of each family that are kept for a name; one attempt tries all of them."""
-MAX_CHECKED = 32
+MAX_CHECKED = 100
 """Most addresses of each family that are looked at, so that a name with thousands of them costs the loop no more."""
 TRIES = 5
 """How often a silent server is asked: after 2, 4, … s, or sooner where servers have been fast; the attempt's deadline ends it."""
@@ -101,7 +101,9 @@ class Names:
 
     async def _look_up(self, host: str, port: int) -> list[AddrInfoType] | Failure:
         try:
-            found = _first(await self._resolver.resolve(host, port))
+            found = await self._resolver.resolve(host, port)
+            if len(found) > MAX_CHECKED:
+                found = _first(found)
             allowed = self._allowed(host, port, found)
             if isinstance(allowed, NoAnswer):
                 return allowed
