@@ -272,6 +272,12 @@ def without_time(answer: Answered) -> list[tuple[str, str]]:
     return [(name, value if name not in names else "") for name, value in answer.headers]
 
 
+def test_a_length_beside_chunks(made: Made, short: Served, full: Served) -> None:
+    """A proxy may believe the one and we the other, so what follows might be anybody's request (RFC 9112 §6.1)."""
+    answer = same(made, short, full, (OTHERS["chunks and a length"](made),), reaches=0)
+    assert (400, "close") == (answer.status, answer.header("connection"))
+
+
 def test_a_rate(made: Made, short: Served, full: Served) -> None:
     """A key that is over its rate is refused as by the application, and each call counts once."""
     answers = []
