@@ -165,8 +165,8 @@ def create_app(parts: Parts, *, docs: bool = False, health: Health | None = None
 def _health_router(health: Health) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
-    @router.get("/healthz")
-    @router.get("/readyz")
+    @router.api_route("/healthz", methods=["GET", "HEAD"])
+    @router.api_route("/readyz", methods=["GET", "HEAD"])
     async def say(request: Request) -> Response:
         status, text = health.answer(request.scope["route"].path)
         return Response(text, status, media_type="text/plain")

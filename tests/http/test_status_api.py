@@ -414,7 +414,8 @@ def test_a_call_that_redis_does_not_answer_counts_for_readiness(api: Api) -> Non
     away.app.state.health.answered()
     assert 200 == away.ask("GET", "/readyz").status_code
     away.ask("GET", OWN["zeckta"][0].format(""), credential(api, "acme-zeckta"))
-    assert [503, 200] == [away.ask("GET", path).status_code for path in ("/readyz", "/healthz")]
+    for method in ("GET", "HEAD"):
+        assert [503, 200] == [away.ask(method, path).status_code for path in ("/readyz", "/healthz")]
     away.close()
 
 
