@@ -124,13 +124,33 @@ def _command(entry: Entry, function: Any) -> Any:
     app = typer.Typer(add_completion=False, **PLAIN)  # type: ignore[arg-type]
     name = entry.path.rpartition(" ")[2]
     app.command(name, context_settings=PASSED_ON if name == "worker" else None)(function)
-    return _with_wide(get_command(app))
+    return _with_checks(get_command(app))
+
+
+def _with_checks(command: Any) -> Any:
+    """Has a command refuse what is given as an empty text, unless its help says what empty means; adds --wide."""
+    for one in command.params:
+        if one.callback is None and "; empty: " not in (getattr(one, "help", "") or ""):
+            one.callback = _not_empty
+    return _with_wide(command)
+
+
+def _not_empty(context: Any, parameter: Any, value: Any) -> Any:
+    """Refuses `--endpoint "$UNSET"`: most options narrow what a command is about, and would not."""
+    source = context.get_parameter_source(parameter.name)
+    if (
+        source
+        and source.name == "COMMANDLINE"
+        and (value == "" or (isinstance(value, list | tuple) and "" in value))
+    ):
+        raise typer.BadParameter("it is empty", ctx=context, param=parameter)
+    return value
 
 
 def _with_entries(group: TyperGroup, path: str) -> TyperGroup:
     """Adds placeholders for a group's commands in the table."""
     for command in group.commands.values():
-        _with_wide(command)
+        _with_checks(command)
     for entry in COMMANDS:
         before, _, name = entry.path.rpartition(" ")
         if before == path:

@@ -30,6 +30,7 @@ def rotate_secret(
         int | None,
         typer.Option(
             min=0,
+            max=2_592_000,
             help="How long the old one goes on signing (default: DISPATCHER_SECRET_GRACE_SECONDS).",
             show_default=False,
         ),

@@ -92,8 +92,6 @@ def add(
       dispatcher workspace add bluefin --dialect sendexa --callback-url https://api.bluefin.example/sms --max-concurrency 5
     """
     settings = terminal.settings()
-    if callback_url == "":
-        terminal.fail("--callback-url is empty: leave it out for a workspace without one", terminal.USAGE)
     headers = parse_headers(header or [])
     wanted = Wanted(callback_url, max_concurrency, rate_per_second, ordering, headers, width)
 

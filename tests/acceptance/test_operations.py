@@ -239,7 +239,13 @@ def test_wrong_usage(stack: Stack) -> None:
         (("rejected", "list", "--reason", "unknwon_workspace"), "a reason is one of"),
         (("rejected", "requeue", "--reason", "unknwon_workspace"), "a reason is one of"),
         (("purge", "rejected", "--reason", "unknwon_workspace"), "a reason is one of"),
-        (("workspace", "add", "b", "--dialect", "qlara", "--callback-url", ""), "leave it out"),
+        (("workspace", "add", "b", "--dialect", "qlara", "--callback-url", ""), "it is empty"),
+        (("purge", "waiting", "--workspace", "acme", "--endpoint", "", "--yes"), "'--endpoint': it is empty"),
+        (("event", "replay", "--state", "failed", "--workspace", "", "--yes"), "'--workspace': it is empty"),
+        (("endpoint", "retry", "acme", "", "--yes"), "it is empty"),
+        (("erase", "message", "acme", "", "--yes"), "it is empty"),
+        (("workspace", "rotate-secret", "acme", "--grace-seconds", "2592001"), "2592000"),
+        (("subscription", "rotate-secret", "acme", "crm", "--grace-seconds", "2592001"), "2592000"),
         (("purge", "ended", "--workspace", "acme"), "--state or --message"),
     ):
         done = stack.cli(*args)
