@@ -136,7 +136,7 @@ def _with_checks(command: Any) -> Any:
 
 
 def _not_empty(context: Any, parameter: Any, value: Any) -> Any:
-    """Refuses `--endpoint "$UNSET"`: most options narrow what a command is about, and would not."""
+    """Refuses an empty text on the command line, as of `--endpoint "$UNSET"`, which would be taken for "all of them"."""
     source = context.get_parameter_source(parameter.name)
     if (
         source

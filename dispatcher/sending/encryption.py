@@ -23,7 +23,7 @@ LARGEST_RECORD = HEAD_BYTES + MAX_RECORD_BYTES + 2048
 MAX_HANDSHAKE_BYTES = 256 * 1024
 """Most bytes of a server's part of the handshake. OpenSSL takes a chain of certificates of up to 100 kB."""
 MAX_EMPTY_RECORDS = 32
-"""Most records without data between two requests: tickets, and new keys, which cost OpenSSL 0.2 ms each."""
+"""Most records without data between two requests: tickets, and new keys, which cost OpenSSL up to 0.2 ms each."""
 
 
 class Transport(Protocol):

@@ -254,7 +254,7 @@ def read_claim_of(values: Iterator[bytes], lease_ends_at: float) -> Claim | str:
 def read_lead(reply: Sequence[Any]) -> Lead:
     """Parses lead's reply."""
     _, _, pending, queued, due = reply
-    return Lead(pending, queued, time_ms(due) if due else None)  # a damaged time: look now, which mends it
+    return Lead(pending, queued, time_ms(due) if due else None)  # a damaged time means now
 
 
 def read_members(reply: Sequence[Any]) -> list[tuple[str, int, bytes]]:

@@ -93,7 +93,7 @@ def test_what_comes_with_the_end_of_the_handshake_is_seen(certificates: Certific
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
 def test_records_are_whole_wherever_they_are_cut(certificates: Certificates, version: ssl.TLSVersion) -> None:
-    """What comes at once is given to OpenSSL in slices, which end within records."""
+    """What comes at once may be many records, and the last one of them only in part."""
     tls = certificates.server("receiver.test")
     tls.maximum_version = version
     content = bytes(range(256)) * (MAX_RECORD_BYTES // 64)
