@@ -212,7 +212,7 @@ TYPING_ERRORS = {
     "--auth none --auth-audience a": "go with --auth oauth2",
     "--auth-scope a": "go with --auth oauth2",
     TO: "go with --auth oauth2",
-    "--auth-scope=": "go with --auth oauth2",
+    "--auth-scope=": "'--auth-scope': it is empty",
 }
 
 
