@@ -45,7 +45,7 @@ Few, so that Redis accepts some while the worker sends others; many while intake
 waits for those before it anyway.
 """
 MAX_DEATHS = 3
-"""An entry on which this many readers died is rejected unread."""
+"""An entry on which this many readers died, or stood still for longer than their lease, is rejected unread."""
 TRYING_SHARE = 0.2
 """Largest share of the time spent on entries that were put off, so that new ones are not held up."""
 
@@ -97,6 +97,8 @@ class Intake:
         """The place up to which entries that were read but not accepted have been read again; None: all have been."""
         self._taken_to = START
         """The place of the last entry that was taken; what comes behind it is read in order."""
+        self._reading: list[str] = []
+        """Entries that are being read again; whatever becomes of the reply, this worker has not died on them."""
         self._full = False
         self._tried_at = time.monotonic()
         self._logged = ""
@@ -176,8 +178,10 @@ class Intake:
         lead = await self._ledger.lead(self.token, LEASE_MS, full=self._full, renew=self.leading)
         self._watch.worked()
         self._waits.look()
-        self.failing_since = None
+        was_away, self.failing_since = self.failing_since is not None, None
         if lead is None:
+            if was_away:
+                await self._spare_held()
             self._follow()
             await self._pause(FOLLOW_SECONDS)
             return
@@ -187,6 +191,9 @@ class Intake:
         self.note_due(lead.due_ms)
         self._queue.note_unread(lead.queued - lead.pending)
         until = time.monotonic() + RENEW_SECONDS
+        if self._reading:
+            await self._queue.claim(self._reading)
+            self._reading = []
         if not lead.pending:
             self._reread_to = None
         elif not self._put_off:  # for instance read since by a worker that had lost the lead
@@ -226,11 +233,16 @@ class Intake:
             await self._pause(RENEW_SECONDS)
             return []
         self._reread_to = place(found[count - 1].id)
-        return [] if deaths >= MAX_DEATHS else await self._queue.read_again(after, count)
+        if deaths >= MAX_DEATHS:
+            return []
+        self._reading = [one.id for one in found[:count]]
+        entries = await self._queue.read_again(after, count)
+        self._reading = []
+        return entries
 
     async def _set_aside(self, entry_id: str, deaths: int) -> bool:
         """Rejects an entry unread; returns False if that could not be recorded."""
-        detail = f"{deaths} workers died on this entry; it was set aside unread"
+        detail = f"{deaths} workers died or stood still on this entry; it was set aside unread"
         log.error("intake.poisoned", entry=entry_id, deaths=deaths)
         return not await self._ledger.reject(self.token, [(entry_id, "poisoned", detail, "", "")])
 
@@ -321,7 +333,7 @@ class Intake:
         self.leading = False
         self._waits.left()
         self._set_behind(False)  # otherwise turns would stay rationed
-        self._ahead.held, self._reread_to, self._taken_to = [], START, START
+        self._ahead.held, self._reread_to, self._taken_to, self._reading = [], START, START, []
         self._put_off.clear()
         self._acceptor.forget_answers()
 
@@ -335,10 +347,11 @@ class Intake:
         self._ahead.held, self._reread_to = [], START
 
     async def _spare_held(self) -> None:
-        """Sets the reads of held entries to 0: their reader lives, however it ends later."""
-        if self.leading and self._ahead.held:
+        """Sets the reads of entries in hand to 0: their reader lives, however it ends later."""
+        ids = [*(entry.id for entry in self._ahead.held), *self._reading]
+        if self.leading and ids:
             with suppress(Exception):  # what is wrong is met, and logged, by what is tried next
-                await self._queue.claim([entry.id for entry in self._ahead.held])
+                await self._queue.claim(ids)
 
     async def _resign(self) -> None:
         """Gives up the lease, so that another worker can lead at once."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dispatcher.errors import AlreadyExists, PreviousUnavailable
+from dispatcher.errors import AlreadyExists, PreviousUnavailable, RedisUnavailable
 from dispatcher.rules.dialects import zeckta
 from dispatcher.store.arguments import Room
 from dispatcher.store.connection import connect_async
@@ -627,6 +627,64 @@ def test_read_under_another_name(redis_url: str) -> None:
             return bytes(await leader.client.get(KEYS.message("acme", "m")) or b"")
 
     assert b"e0 e1 e2 e3 e4" == asyncio.run(work())
+
+
+@pytest.mark.parametrize("fails", ["read again", "leading"])
+def test_nobody_died_of_lost_replies(redis_url: str, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    """A reader that lives has not died on an entry, whatever becomes of the replies to its reads, or of Redis after them."""
+
+    async def work() -> tuple[list[str], list[RejectedEntry]]:
+        reader = Reader(redis_url)
+        await reader.workspaces.add("acme", "zeckta", "https://a.example/hooks", now_ms=1)
+        await reader.ledger.lead("dead", 100)
+        await enqueue(reader, [line(1), line(2)])
+        await reader.client.xreadgroup("workers", "intake", {KEYS.events: ">"})
+        if fails == "read again":
+            lose_replies(monkeypatch, reader.intake._queue, MAX_DEATHS + 1)
+            await reader.drain()
+        else:
+            for _ in range(MAX_DEATHS + 1):
+                await lose_lead(monkeypatch, reader)
+            await reader.client.delete(KEYS.intake)
+            await reader.drain()
+        found = await accepted(reader), await Rejected(reader.client, KEYS).newest()
+        await reader.close()
+        return found
+
+    assert (["e1", "e2"], []) == asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def lose_replies(monkeypatch: pytest.MonkeyPatch, queue: Queue, times: int) -> None:
+    """Loses the replies to as many second reads."""
+    real, lost = queue.read_again, []
+
+    async def read_again(*args: Any) -> list[QueueEntry]:
+        entries = await real(*args)
+        if len(lost) < times:
+            lost.append(entries)
+            raise RedisUnavailable("a lost reply")
+        return entries
+
+    monkeypatch.setattr(queue, "read_again", read_again)
+
+
+async def lose_lead(monkeypatch: pytest.MonkeyPatch, reader: Reader) -> None:
+    """Has the intake read an entry, then lose Redis, and its lease with it, to another that reads nothing."""
+    held = asyncio.Event()
+
+    async def accept(*_args: Any) -> Any:
+        held.set()
+        raise RedisUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader.ledger, "accept", accept)
+        await reader.client.delete(KEYS.intake)
+        task = asyncio.create_task(reader.intake.run())
+        await held.wait()
+        await reader.client.set(KEYS.intake, "another", px=60_000)
+        await until(lambda: _true(not reader.intake.leading))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def test_poisoned_entry_that_cannot_be_kept(redis_url: str) -> None:
