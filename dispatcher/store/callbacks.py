@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +13,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.model import is_time
 from dispatcher.rules.endpoint_name import EndpointName, callback_id, event_id_of
 from dispatcher.rules.outcomes import State
+from dispatcher.store.by_score import ByScore, Member
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints import Endpoint
@@ -59,10 +60,13 @@ class _Row:
     """The ends of one workspace, latest first: those that were looked up last."""
 
     workspace: str
-    ends: list[tuple[bytes, float]]
+    ends: list[Member]
     """eventIds, and when they ended."""
     asked: int
     """How many were asked for."""
+    until: ByScore
+    is_last: bool
+    """Whether none follow."""
     first: int = 0
     """How many are before them."""
     place: int = 0
@@ -72,11 +76,6 @@ class _Row:
     def is_read(self) -> bool:
         """Whether all that were looked up were taken."""
         return self.place == len(self.ends)
-
-    @property
-    def is_last(self) -> bool:
-        """Whether none follow: there were fewer than asked for."""
-        return len(self.ends) < self.asked
 
     def head(self) -> tuple[float, int, str, bytes]:
         """The next one: sorts as the latest end first, and of one workspace in the order of its list."""
@@ -197,7 +196,7 @@ class Callbacks:
             row = rows[n]
             row.place += 1
             if row.is_read and not row.is_last:
-                await self._read_on(row, state, since_ms, until)
+                await self._read_on(row, state, since_ms)
             if row.is_read:
                 heapq.heappop(heads)
             else:
@@ -235,44 +234,40 @@ class Callbacks:
                 pipe.zrevrangebyscore(key, until, since, start=0, num=size, withscores=True)
             with translated(self._url):
                 replies = await pipe.execute()
-            found += [
-                _Row(workspace, ends, size) for workspace, ends in zip(some, replies, strict=True) if ends
-            ]
+            for workspace, ends in zip(some, replies, strict=True):
+                if ends:
+                    at = ByScore(until)
+                    found.append(_Row(workspace, at.take(ends), size, at, len(ends) < size))
         return found
 
-    async def _read_on(self, row: "_Row", state: State, since: int, until: int | str) -> None:
+    async def _read_on(self, row: "_Row", state: State, since: int) -> None:
         """Looks up the next ends of a workspace."""
         size = _next_page(row.asked)
         key = self._keys.ended(row.workspace, state)
+        num = row.until.limit(size)
         with translated(self._url):
-            row.ends = await self._client.zrevrangebyscore(
-                key, until, since, start=row.first + row.asked, num=size, withscores=True
+            found = await self._client.zrevrangebyscore(
+                key, row.until.at, since, start=0, num=num, withscores=True
             )
-        row.first, row.place, row.asked = row.first + row.asked, 0, size
+        row.first += len(row.ends)
+        row.ends, row.place, row.asked = row.until.take(found), 0, size
+        row.is_last = len(found) < num
 
     async def _pages(self, since_ms: int = 0) -> AsyncIterator[tuple[list[Id], int]]:
         """The ids of unfinished callbacks, page by page, soonest expiry first; and up to which expiry each page reaches."""
-        last: float = since_ms
-        seen: set[str] = set()
+        since = ByScore(since_ms)
         size = self._first_page
-        while found := await self._pending(last, seen, size):
+        while True:
+            with translated(self._url):
+                page = await self._client.zrangebyscore(
+                    self._keys.expiries, since.at, "+inf", start=0, num=since.limit(size), withscores=True
+                )
+            found = since.take(page)
+            if not found:
+                return
             size = _next_page(size)
-            end = found[-1][1]
-            seen = {member for member, at in found if at == end} | (seen if end == last else set())
-            last = end
-            yield [(name, id_) for name, _, id_ in (member.partition(":") for member, _ in found)], int(end)
-
-    async def _pending(self, since: float, seen: Collection[str], size: int) -> list[tuple[str, float]]:
-        """The next `size` unfinished callbacks with their expiries, from `since` on, without those in `seen`.
-
-        By score, because ranks shift when callbacks end between two pages.
-        """
-        num = size + len(seen)
-        with translated(self._url):
-            found = await self._client.zrangebyscore(
-                self._keys.expiries, since, "+inf", start=0, num=num, withscores=True
-            )
-        return [(one, at) for one, at in ((member.decode(), at) for member, at in found) if one not in seen]
+            names = (member.decode().partition(":") for member, _ in found)
+            yield [(name, id_) for name, _, id_ in names], int(found[-1][1])
 
     async def _entries(self, ids: Sequence[Id], strict: bool = False) -> list[tuple[Id, Entry]]:
         found: list[bytes | None] = []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import MAX_AHEAD_MS, Status
+from dispatcher.store.by_score import ByScore, members
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.keys import Keys
 from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, MessageReader, free, text, texts
@@ -153,21 +154,22 @@ class Messages:
     ) -> list[StoredMessage]:
         bounds = self._reader.bounds
         found: list[StoredMessage] = []
-        start = 0
+        looked_at, before = 0, ByScore(f"({before_ms}")
         while len(found) < count:
-            if start >= bounds.looked_at:
+            if looked_at >= bounds.looked_at:
                 raise InvalidInput(
                     f"more than {bounds.looked_at:,} messages would have to be looked at: say an earlier sendDate"
                 )
-            limit = bounds.page if start else count
-            uuids = await self._reader.ask(
-                "ZREVRANGEBYSCORE", zset, f"({before_ms}", "-inf", "LIMIT", start, limit
+            limit = before.limit(bounds.page if looked_at else count)
+            reply = await self._reader.ask(
+                "ZREVRANGEBYSCORE", zset, before.at, "-inf", "WITHSCORES", "LIMIT", 0, limit
             )
-            if not uuids:
+            listed = before.take(members(reply))
+            if not listed:
                 break
-            start += len(uuids)
-            await look(len(uuids))
-            known = await self._reader.get_many(workspace, texts(uuids), keep)
+            looked_at += len(listed)
+            await look(len(listed))
+            known = await self._reader.get_many(workspace, texts([uuid for uuid, _ in listed]), keep)
             found += [one for one in known if reference in (None, one.reference.get("key"))]
         return found[:count]
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dispatcher.store import damaged
+from dispatcher.store.by_score import members
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
 from dispatcher.store.keys import Keys
@@ -58,7 +60,7 @@ class MessagesToArchive:
             found = await self._wire.call(
                 "ZRANGEBYSCORE", self._keys.status_due, "-inf", until_ms, "WITHSCORES", "LIMIT", 0, count
             )
-        noted = {_place(member): int(float(at)) for member, at in _pairs(found)}
+        noted = {_place(member): damaged.time_ms(at) for member, at in members(found)}
         platforms = await self._platforms(sorted({workspace for workspace, _ in noted}))
         records: list[bytes | None] = []
         for some in in_parts([*noted]):
@@ -90,16 +92,9 @@ class MessagesToArchive:
                 [("HGET", self._keys.workspace(one), "dialect") for one in workspaces]
             )
         return {
-            one: reply.decode() if isinstance(reply, bytes) else ""
+            one: reply.decode(errors="replace") if isinstance(reply, bytes) else ""
             for one, reply in zip(workspaces, found, strict=True)
         }
-
-
-def _pairs(found: Sequence[object]) -> Iterable[tuple[bytes, bytes]]:
-    """Members and scores, from a reply of RESP2 (flat) or RESP3 (pairs)."""
-    if found and isinstance(found[0], bytes):
-        return zip(found[::2], found[1::2], strict=True)  # type: ignore[arg-type]
-    return found  # type: ignore[return-value]
 
 
 def _place(member: bytes) -> Place:

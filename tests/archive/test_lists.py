@@ -1,5 +1,6 @@
 """Lists of what has ended, from a real Redis and each kind of archive: each once, in one order, from any place on."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,37 @@ def test_what_was_replayed(scene: Scene) -> None:
             scene.world.settle(one.event_id, one.claim, Failed(), error="http_500")
     found = ids(steps(scene, Which("acme", ("failed",))))
     assert (12, {"bf1", "bf2"}) == (len(found), set(found[:2]))
+
+
+def test_what_leaves_redis_while_the_list_is_read(redis_url: str, run: Run) -> None:
+    """It is listed from the archive, to which it went meanwhile."""
+    scene = Scene(redis_url, run)
+    for first in range(0, 700, 100):
+        scene.end(*(f"f{number}" for number in range(first, first + 100)), outcome=Failed())
+        scene.world.now += 1
+    wanted = [f"f{number}" for number in range(700)]
+
+    async def read() -> list[str]:
+        callbacks, found = Callbacks(scene.world.client, scene.world.keys), list[str]()
+        async for _, one in ends(callbacks, scene.archive, ["acme"], Which("acme", ("failed",))):
+            if one is None:
+                continue
+            found.append(one.event_id)
+            if len(found) == 10:
+                await retire()
+        return found
+
+    async def retire() -> None:
+        stopping = asyncio.Event()
+        task = asyncio.create_task(scene.archiver.run(stopping))
+        while (await scene.source.backlog())[0]:
+            await asyncio.sleep(0.01)
+        stopping.set()
+        await task
+
+    found = scene.world.run(read())
+    assert (700, set(wanted)) == (len(found), set(found))
+    run(scene.close())
 
 
 def test_the_archive_is_away(scene: Scene, tmp_path: Path) -> None:

@@ -50,6 +50,27 @@ def replay(world: World, event_id: str, **how: int | str) -> str:
     return world.run(world.ledger.replay("acme", event_id, **how))  # type: ignore[arg-type]
 
 
+def test_a_list_that_gets_shorter_while_it_is_read(world: World) -> None:
+    """As when each is replayed, or purged, as it comes: none of the others is passed over."""
+    for first in range(0, 300, 100):
+        ids = [f"e{number}" for number in range(first, first + 100)]
+        world.accept(*(callback(one, message=f"of-{one}") for one in ids))
+        while claimed := world.claim(count=500).callbacks:
+            for one in claimed:
+                world.settle(one.event_id, one.claim, Failed(), error="http_500")
+        world.now += 1
+    key = world.keys.ended("acme", State.FAILED)
+
+    async def read() -> list[str]:
+        found: list[str] = []
+        async for one in world.callbacks.ended(["acme", "beta"], State.FAILED):
+            found.append(one.event_id)
+            await world.client.zrem(key, one.event_id)
+        return found
+
+    assert sorted(f"e{number}" for number in range(300)) == sorted(world.run(read()))
+
+
 @pytest.mark.parametrize("outcome", [Failed(), Expired(), Delivered()])
 def test_replay(world: World, outcome: Outcome) -> None:
     """A callback that has ended goes out again under its eventId, with fresh attempts, a new expiry and its history."""

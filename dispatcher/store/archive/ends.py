@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from dispatcher.errors import ArchiveUnavailable, RedisUnavailable
 from dispatcher.rules.outcomes import State
 from dispatcher.store.archive.archive import After, Archive
@@ -35,11 +37,10 @@ async def ends(
     away: called if the archive does not answer; the list goes on without it. Without `away`, that raises ArchiveUnavailable.
     """
     wanted = which.states or LISTED
-    streams = [_listed(in_redis, names, one, which, after) for one in LISTED if one in wanted]
-    if archive:
-        streams.append(_only_archived(in_redis, archive, which, after, away))
+    listed = _merged([_listed(in_redis, names, one, which, after) for one in LISTED if one in wanted])
+    found = _with_archive(in_redis, listed, archive, which, after, away) if archive else listed
     shown: After | None = None
-    async for place, one in _merged(streams):
+    async for place, one in found:
         if one is None:
             yield place, None
         elif place != shown:
@@ -101,26 +102,75 @@ async def _listed(
             yield place, None
 
 
-async def _only_archived(
+async def _with_archive(
     in_redis: Callbacks,
+    listed: AsyncIterator[Step],
     archive: Archive,
     which: Which,
     after: After | None,
     away: Callable[[ArchiveUnavailable], None] | None,
 ) -> AsyncIterator[Step]:
-    """Without those that Redis has otherwise: they were replayed, and wait, or ended again."""
-    try:
-        async for some, end in _pages(archive, which, after):
-            ended = await _ended(in_redis, some)
-            for one in some:
-                if ended.get(one.key, one.ended_ms) == one.ended_ms:
-                    yield (one.ended_ms, *one.key), read(one)
-            if end:
-                yield end, None
-    except ArchiveUnavailable as error:
-        if away is None:
-            raise
-        away(error)
+    """What Redis lists, and between it what the archive has.
+
+    A stretch of the list is read from Redis before the archive is asked for it: what leaves Redis meanwhile is in the archive by then.
+    """
+    is_away = False
+
+    async def archived_to(last: After | None) -> AsyncIterator[Step]:
+        nonlocal is_away
+        try:
+            if not is_away:
+                async for step in _only_archived(in_redis, archive, which, after, last):
+                    yield step
+        except ArchiveUnavailable as error:
+            if away is None:
+                raise
+            is_away = True
+            away(error)
+
+    async for some in _stretches(listed):
+        last, _ = some[-1]
+        async for step in _merged([_each(some), archived_to(last)]):
+            yield step
+        after = last
+    async for step in archived_to(None):
+        yield step
+
+
+async def _only_archived(
+    in_redis: Callbacks, archive: Archive, which: Which, after: After | None, last: After | None
+) -> AsyncIterator[Step]:
+    """What the archive has up to a place (None: to the end), without what Redis has otherwise: it was replayed, and waits, or ended again."""
+    if last:
+        which = replace(which, since_ms=max(which.since_ms, last[0]))
+    async for some, end in _pages(archive, which, after):
+        ended = await _ended(in_redis, some)
+        for one in some:
+            place = (one.ended_ms, *one.key)
+            if last and place < last:
+                return
+            if ended.get(one.key, one.ended_ms) == one.ended_ms:
+                yield place, read(one)
+        if end:
+            yield end, None
+
+
+async def _stretches(listed: AsyncIterator[Step]) -> AsyncIterator[list[Step]]:
+    """Steps in lists that are not empty. After a place without a callback none is waited for: whoever reads may stop there."""
+    some: list[Step] = []
+    size = FIRST_LOOK
+    async for step in listed:
+        some.append(step)
+        if len(some) == size or step[1] is None:
+            yield some
+            some, size = [], min(2 * size, LOOK)
+    if some:
+        yield some
+
+
+async def _each(steps: Sequence[Step]) -> AsyncIterator[Step]:
+    for step in steps:
+        yield step
 
 
 async def _ended(in_redis: Callbacks, some: Sequence[ArchivedCallback]) -> dict[tuple[str, str], int | None]:
