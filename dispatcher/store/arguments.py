@@ -27,6 +27,8 @@ OF_EACH_RECORD = 9
 OF_EACH_ENDPOINT, OF_EACH_WORKSPACE, OF_EACH_SKIPPED = 2, 3, 2
 MOST_OF_ENTRY = OF_EACH_WORKSPACE + OF_EACH_SKIPPED + OF_EACH_RECORD + 2 * 5
 """Most arguments of an entry beside its callbacks: a message can have five lookup keys."""
+OF_EACH_RETIRED = OF_EACH_CALLBACK + OF_EACH_ENDPOINT + 3
+"""Most arguments of a callback of which accept is told what the archive has said."""
 OF_EACH_OUTCOME = 9
 
 Id = tuple[str, str]

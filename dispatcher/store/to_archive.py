@@ -131,7 +131,7 @@ class ToArchive:
         ordered = sorted(endpoints)
         found = await self._wire.call_all([("HGET", self._keys.endpoint(one), "name") for one in ordered])
         return {
-            one: name.decode() if isinstance(name, bytes) else ""
+            one: name.decode(errors="replace") if isinstance(name, bytes) else ""
             for one, name in zip(ordered, found, strict=True)
         }
 
@@ -162,4 +162,4 @@ def _may_have_answer(entry: bytes) -> bool:
 
 
 def _endpoint_of(entry: bytes) -> str:
-    return _words(entry)[6].decode()
+    return _words(entry)[6].decode(errors="replace")

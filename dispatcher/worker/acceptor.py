@@ -8,7 +8,8 @@ import structlog
 from msgspec.structs import replace
 
 from dispatcher.errors import NotLeader, Overtakes, RedisFull, RedisUnavailable
-from dispatcher.store.arguments import Id, ToAccept
+from dispatcher.store.arguments import MOST_OF_ENTRY, OF_EACH_RETIRED, Id, ToAccept
+from dispatcher.store.command_parts import in_parts
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.queue import Place, QueueEntry, place
 from dispatcher.store.replies import LEFT_ON_THE_QUEUE, Accepted
@@ -91,17 +92,16 @@ class Acceptor:
 
     async def _accept_retired(self, batch: Batch, retired: RetiredCallbacks, again: int) -> None:
         """Has entries accepted about whose eventIds the archive has said what it knows; puts the others off."""
-        entries: list[QueueEntry] = []
-        archived: dict[Id, str] = {}
+        known: list[tuple[QueueEntry, Mapping[Id, str]]] = []
         for entry, ids in batch.retired:
             said = retired.said(ids)
             if isinstance(said, Fault) or not again:
                 batch.put_off(ROUTE, entry, said if isinstance(said, Fault) else ASKING)
             else:
-                entries.append(entry)
-                archived |= said
-        if entries:
-            prepared = await self._preparer.prepare(entries, again=batch)
+                known.append((entry, said))
+        for some in in_parts(known, lambda one: MOST_OF_ENTRY + OF_EACH_RETIRED * len(one[1])):
+            prepared = await self._preparer.prepare([entry for entry, _ in some], again=batch)
+            archived = {id_: digest for _, said in some for id_, digest in said.items()}
             await self.accept(dataclasses.replace(prepared, archived=archived), again - 1)
             retired.used(archived)
 

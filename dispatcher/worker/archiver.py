@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 
@@ -31,6 +32,18 @@ FIRST_SECONDS, MOST_SECONDS = 1.0, 30.0
 """Pause after a failure, at first and at most; it doubles each time."""
 
 log = structlog.get_logger()
+
+
+@dataclass
+class _Trouble:
+    """What keeps callbacks, or messages, from the archive."""
+
+    what: str
+    said: str = ""
+    """The failure that was logged last; empty: the last batch was taken."""
+    pause: float = 0.0
+    until: float = 0.0
+    """When to try again, in monotonic seconds; only of messages, for which nothing waits."""
 
 
 class Archiver:
@@ -67,11 +80,10 @@ class Archiver:
         self._dropped_at = -DROP_SECONDS
         self._is_ready = False
         """Whether the archive has its tables."""
-        self._said = ""
+        self._trouble, self._message_trouble = _Trouble("callbacks"), _Trouble("messages")
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping`. What the archive was told, and was not forgotten then, it is told again, which changes nothing."""
-        pause = LOOK_SECONDS
         while not stopping.is_set():
             try:
                 token = await self._lease()
@@ -79,8 +91,7 @@ class Archiver:
             except (RedisUnavailable, NotLeader):  # intake says so
                 pause = LOOK_SECONDS
             except Exception as error:  # what is noted stays noted
-                self._note_failure(error)
-                pause = min(max(FIRST_SECONDS, pause * 2), MOST_SECONDS)
+                pause = self._note_failure(error, self._trouble)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), pause)
 
@@ -88,18 +99,37 @@ class Archiver:
         """Takes a batch of callbacks, and one of messages; returns whether there may be more."""
         if not self._is_ready:
             await self._make_ready()
-        if self._keep_days is not None and time.monotonic() - self._dropped_at >= DROP_SECONDS:
-            today = await self._source.now_ms() // DAY_MS
-            await self._archive.drop_days(today - self._keep_days)
-            self._dropped_at = time.monotonic()
         now_ms = await self._source.now_ms()
+        if self._keep_days is not None and time.monotonic() - self._dropped_at >= DROP_SECONDS:
+            self._dropped_at = time.monotonic()
+            await self._drop(now_ms // DAY_MS - self._keep_days)
         noted = await self._take_callbacks(token, now_ms)
-        if not self._messages:
-            return noted == BATCH
-        messages = await self._messages.take(token, now_ms, self._allow)
-        if messages.put:
-            self._note_success()
-        return BATCH in (noted, messages.looked_at)
+        return BATCH in (noted, await self._take_messages(token, now_ms))
+
+    async def _drop(self, before: int) -> None:
+        """Drops what the archive has kept for long enough; if that fails, archiving goes on all the same."""
+        try:
+            await self._archive.drop_days(before)
+        except ArchiveUnavailable as error:
+            log.error(
+                "archive.not_dropped", problem=str(error), action="trying again in an hour", **self._about
+            )
+
+    async def _take_messages(self, token: str, now_ms: int) -> int:
+        """Takes one batch of messages; returns how many it looked at. What is wrong with them does not hold up callbacks."""
+        trouble = self._message_trouble
+        if not self._messages or time.monotonic() < trouble.until:
+            return 0
+        try:
+            taken = await self._messages.take(token, now_ms, self._allow)
+        except (RedisUnavailable, NotLeader):
+            raise
+        except Exception as error:
+            trouble.until = time.monotonic() + self._note_failure(error, trouble)
+            return 0
+        if taken.put:
+            self._note_success(trouble)
+        return taken.looked_at
 
     async def _take_callbacks(self, token: str, now_ms: int) -> int:
         """Takes one batch; returns how many notes that was."""
@@ -120,7 +150,7 @@ class Archiver:
             taken = await self._put(callbacks)
             self._metrics.archive_seconds.add(time.monotonic() - began)
             self._metrics.archived += len(taken)
-            self._note_success()
+            self._note_success(self._trouble)
         await self._retire(token, [(one.key, kept[one.key]) for one in taken], noted.notes)
         return len(noted.notes)
 
@@ -153,26 +183,29 @@ class Archiver:
             half = len(callbacks) // 2
             return [*await self._put(callbacks[:half]), *await self._put(callbacks[half:])]
 
-    def _note_failure(self, error: Exception) -> None:
-        """Logs a failure that is not the one logged last."""
+    def _note_failure(self, error: Exception, trouble: "_Trouble") -> float:
+        """Logs a failure that is not the one logged last; returns for how long to pause."""
         self._metrics.archive_errors += 1
         self._is_ready = False  # it may be another, empty database afterwards
         text = str(error) or type(error).__name__
-        if text != self._said:
+        if text != trouble.said:
             expected = isinstance(error, ArchiveUnavailable | OtherFormat)
             log.error(
                 "archive.away",
                 problem=text,
                 action="trying again; callbacks go on, and what ended waits in Redis",
+                what=trouble.what,
                 exc_info=None if expected else error,
                 **self._about,
             )
-        self._said = text
+        trouble.said = text
+        trouble.pause = min(max(FIRST_SECONDS, trouble.pause * 2), MOST_SECONDS)
+        return trouble.pause
 
-    def _note_success(self) -> None:
-        if self._said:
-            log.info("archive.back", **self._about)
-        self._said = ""
+    def _note_success(self, trouble: "_Trouble") -> None:
+        if trouble.said:
+            log.info("archive.back", what=trouble.what, **self._about)
+        trouble.said, trouble.pause = "", 0.0
 
 
 def _archived(kept: Kept) -> ArchivedCallback | None:

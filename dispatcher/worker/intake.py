@@ -191,9 +191,6 @@ class Intake:
         self.note_due(lead.due_ms)
         self._queue.note_unread(lead.queued - lead.pending)
         until = time.monotonic() + RENEW_SECONDS
-        if self._reading:
-            await self._queue.claim(self._reading)
-            self._reading = []
         if not lead.pending:
             self._reread_to = None
         elif not self._put_off:  # for instance read since by a worker that had lost the lead
@@ -220,6 +217,9 @@ class Intake:
 
         Entries that were put off come together, others one at a time. An entry whose readers keep dying is rejected.
         """
+        if self._reading:  # the reply to the last read was lost
+            await self._queue.claim(self._reading)
+            self._reading = []
         after = self._reread_to or START
         found = await self._queue.pending(after, BATCH)
         if not found:

@@ -1,6 +1,7 @@
 """What has ended goes from a real Redis to each kind of archive: once, as it ended last, and never in the way."""
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dispatcher.store.to_archive import ToArchive
 from dispatcher.store.wire import Wire
 from dispatcher.worker import archiver
 from dispatcher.worker.archiver import Archiver
+from dispatcher.worker.message_archiver import Taken
 from dispatcher.worker.metrics import Metrics
 from tests.archive.conftest import Run
 from tests.world import TOKEN, World, callback
@@ -242,6 +244,76 @@ def test_an_archive_that_was_emptied(scene: Scene, tmp_path: Path, monkeypatch: 
         scene.go()
     assert {"e2"} == scene.got("e1", "e2").keys()
     scene.world.run(fresh.aclose())
+
+
+class NotDropped(SqliteArchive):
+    """An archive that cannot forget."""
+
+    async def drop_days(self, before: int) -> int:
+        """As Archive.drop_days."""
+        raise ArchiveUnavailable("out of shared memory")
+
+
+def test_what_cannot_be_dropped_holds_up_nothing(scene: Scene, tmp_path: Path) -> None:
+    """It is logged, and tried again an hour later; callbacks are archived meanwhile."""
+    fails = NotDropped(tmp_path / "fails.db")
+    scene.archive = scene.archiver._archive = fails
+    scene.archiver._keep_days = 30
+    scene.end("e1")
+    with capture_logs() as logs:
+        scene.go()
+        scene.end("e2")
+        scene.go()
+    assert ["archive.not_dropped"] == [one["event"] for one in logs]
+    assert {"e1", "e2"} == scene.got("e1", "e2").keys()
+    scene.world.run(fails.aclose())
+
+
+class NoMessages:
+    """Takes no messages."""
+
+    asked = 0
+
+    async def take(self, *_args: object) -> Taken:
+        """As MessageArchiver.take."""
+        self.asked += 1
+        raise ArchiveUnavailable("no message is taken")
+
+
+def test_messages_do_not_hold_up_callbacks(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While messages cannot be archived, callbacks go on batch by batch; messages are tried after pauses, which is logged once."""
+    monkeypatch.setattr(archiver, "BATCH", 5)
+    refusing = NoMessages()
+    monkeypatch.setattr(scene.archiver, "_messages", refusing)
+    ids = [f"e{n}" for n in range(40)]
+    scene.end(*ids)
+    with capture_logs() as logs:
+        began = time.monotonic()
+        scene.go()
+        took = time.monotonic() - began
+    assert set(ids) == scene.got(*ids).keys()
+    assert 1 <= refusing.asked <= 1 + took / archiver.FIRST_SECONDS
+    assert [("archive.away", "messages")] == [(one["event"], one["what"]) for one in logs]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"x y z 1 d nonsense p m q 5",
+        b"\xff \xff z 1 d 1 \xff m 5 5",
+        b"x y z 1 d 1 p m 5 " + b"9" * 40,
+        b"x y z " + b"9" * 40 + b" d 1 p m 5 5",
+        b"x y z 1 d " + b"9" * 40 + b" p m 5 5",
+    ],
+)
+def test_damaged_entries(scene: Scene, entry: bytes) -> None:
+    """One is logged, and holds up no other."""
+    scene.end("e1", "e2", "e3")
+    scene.world.call("set", scene.world.keys.event("acme", "e2"), entry)
+    with capture_logs() as logs:
+        scene.go()
+    assert {"e1", "e3"} == scene.got("e1", "e2", "e3").keys()
+    assert [one["event"] for one in logs] in (["archive.unreadable"], ["archive.refused"])
 
 
 def test_one_that_cannot_be_kept(scene: Scene, tmp_path: Path) -> None:

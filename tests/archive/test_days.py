@@ -8,8 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from dispatcher.errors import ArchiveUnavailable
-from dispatcher.store.archive import postgres
+from dispatcher.store.archive import postgres, postgres_days
 from dispatcher.store.archive.postgres import PostgresArchive
+from dispatcher.store.archive.postgres_days import TABLES, start_of
+from dispatcher.store.archive.postgres_schema import Connection
 from tests.archive.conftest import Run
 from tests.archive.test_archives import DAY, callback
 
@@ -120,6 +122,45 @@ def test_days_in_use_are_dropped_later(days: Run, other: psycopg.Connection, pos
     other.rollback()
     assert 2 == days(days.archive.drop_days(DAY + 2))
     assert ["2026_02_18", "2026_02_19", "2026_02_20"] == partitions(postgres_url)
+
+
+def test_very_many_days_at_once(days: Run, postgres_url: str) -> None:
+    """More days than the server has locks for in one transaction are dropped, the oldest first."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for day in range(DAY - 400, DAY - 100):
+            for table in TABLES:
+                connection.execute(
+                    f"CREATE TABLE dispatcher.{table}{start_of(day):{postgres_days.DAY}} PARTITION OF dispatcher.{table}"
+                    f" FOR VALUES FROM ('{start_of(day)}') TO ('{start_of(day + 1)}')"
+                )
+    assert 300 == days(days.archive.drop_days(DAY))
+    assert 3 == len(partitions(postgres_url))
+
+
+def test_a_database_without_an_encoding(days: Run, other: psycopg.Connection, postgres_url: str) -> None:
+    """In SQL_ASCII names are found as they were written, and isolation is as the archive needs it, whatever the defaults are."""
+    other.rollback()
+    other.autocommit = True
+    other.execute("DROP DATABASE IF EXISTS ascii")
+    other.execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    other.execute("ALTER DATABASE ascii SET default_transaction_isolation = 'serializable'")
+    plain = PostgresArchive(postgres_url.replace("/postgres?", "/ascii?"), "the test's PostgreSQL")
+    one = callback(1)
+    days(plain.migrate())
+    days(plain.put([one]))
+    assert [one] == days(plain.get([one.key]))
+    assert {one.key: one.digest} == days(plain.digests([one.key]))
+
+    async def isolation() -> str:
+        async def run(db: Connection) -> str:
+            row = await (await db.execute("SHOW transaction_isolation")).fetchone()
+            return str(row and row[0])
+
+        return await plain._run(run)
+
+    assert "read committed" == days(isolation())
+    days(plain.aclose())
+    other.execute("DROP DATABASE ascii")
 
 
 def test_a_user_who_may_not_make_tables(days: Run, other: psycopg.Connection, postgres_url: str) -> None:

@@ -13,12 +13,12 @@ from tests.archive.test_archives import DAY, callback
 LEFT = """
 SELECT 'prepared statement', name FROM pg_prepared_statements
 UNION ALL SELECT 'cursor', name FROM pg_cursors
-UNION ALL SELECT 'setting', name FROM pg_settings WHERE source = 'session'
+UNION ALL SELECT 'setting', name FROM pg_settings WHERE source = 'session' AND name <> 'transaction_isolation'
 UNION ALL SELECT 'advisory lock', objid::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
 UNION ALL SELECT 'temporary table', relname FROM pg_class WHERE relkind = 'r' AND relnamespace = pg_my_temp_schema()
 UNION ALL SELECT 'channel', pg_listening_channels()
 """
-"""What outlives a transaction on a connection."""
+"""What outlives a transaction on a connection; its isolation ends with it."""
 
 
 async def asked(db: Connection, query: str) -> list[tuple[Any, ...]]:

@@ -1,5 +1,6 @@
 """What every archive does."""
 
+import struct
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,8 @@ STATES = tuple(sorted(ENDS))
 VERSION = 3
 """Of the tables that this program makes."""
 NO_TABLES = "it has no tables, or those of an older version; is DISPATCHER_ARCHIVE_URL right? `dispatcher archive migrate` makes them"
+NO_VALUE = (OverflowError, UnicodeError, struct.error)
+"""What a database's driver raises for a value that no column can have, such as a number of 30 digits."""
 After = tuple[int, str, str]
 """When a callback ended (ms since 1970), its workspace and id: where a page ends."""
 
@@ -51,7 +54,9 @@ class Archive(Protocol):
         """
 
     async def get(self, ids: Collection[Id], days: Collection[int] = ()) -> list[ArchivedCallback]:
-        """Callbacks by their ids, in no order; looks only at the days in which they ended, if these are known.
+        """Callbacks by their ids; looks only at the days in which they ended, if these are known.
+
+        One that ended more than once (Redis was restored from a copy) may come as often, its last end last.
 
         days: numbers of days since 1970, UTC
         """

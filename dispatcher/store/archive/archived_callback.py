@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from dispatcher.codec import is_time
 from dispatcher.errors import InvalidInput, visible
 
 Id = tuple[str, str]
@@ -84,6 +85,8 @@ class Kept:
             words = head.split(" ", 10)
             digest, event_type, status, accepted, state, claims, endpoint, message, life, ended = words[:10]
             last = records.rpartition("\n")[2].split(" ") if records else []
+            if not (is_time(int(accepted)) and is_time(int(accepted) + int(ended))):
+                raise ValueError("no time")
             return ArchivedCallback(
                 self.workspace,
                 self.id,

@@ -42,7 +42,8 @@ class CallbacksAndArchive:
         """As Callbacks.get."""
         if found := await self._in_redis.get(workspace, event_id):
             return found
-        return next(iter(await self._kept(self._archive.get([(workspace, event_id)]))), None)
+        archived = await self._kept(self._archive.get([(workspace, event_id)]))
+        return archived[-1] if archived else None
 
     async def others(self, callback: StoredCallback) -> list[StoredCallback]:
         """As Callbacks.others."""
@@ -74,7 +75,7 @@ class CallbacksAndArchive:
                 raise
             self._away(error)
             return False
-        return any(one.body is not None for one in found)
+        return bool(found) and found[-1].body is not None
 
     async def _kept(self, asked: Awaitable[list[ArchivedCallback]]) -> list[StoredCallback]:
         try:

@@ -8,18 +8,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
 import structlog
+from psycopg import IsolationLevel
 from psycopg.errors import InvalidSchemaName, UndefinedTable, UniqueViolation
 
 from dispatcher.errors import ArchiveUnavailable, InvalidInput
 from dispatcher.store.archive import postgres_erased, postgres_rows, postgres_schema
-from dispatcher.store.archive.archive import NO_TABLES, After, Page, page
+from dispatcher.store.archive.archive import NO_TABLES, NO_VALUE, After, Page, page
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 from dispatcher.store.archive.archived_message import ArchivedMessage
-from dispatcher.store.archive.postgres_days import DAY_MS, drop_days, make_days, start_of, time_of
+from dispatcher.store.archive.postgres_days import DAY_MS, drop_day, make_days, old_days, start_of, time_of
 from dispatcher.store.archive.postgres_ends import ends
 from dispatcher.store.archive.postgres_messages import PostgresMessages
 from dispatcher.store.archive.postgres_rows import NAMES, OF_WORKSPACE, READ, WANTED, columns, read
@@ -92,6 +94,7 @@ class PostgresArchive:
         query = (
             f"SELECT {READ} FROM {WANTED} JOIN dispatcher.workspace ON workspace.name = wanted.workspace"
             f" {OF_WORKSPACE} AND callback.id = wanted.id {between} {NAMES}"
+            " ORDER BY ended_at"
         )
         return await self._run(lambda db: read(db, query, values))
 
@@ -148,10 +151,18 @@ class PostgresArchive:
         return await self._run(lambda db: postgres_erased.erased(db, ids))
 
     async def drop_days(self, before: int) -> int:
-        """As Archive.drop_days; returns how many days those were: none while a query uses the table, so call it again later."""
+        """As Archive.drop_days; returns how many days those were: none from the first on that a query uses, so call it again later.
+
+        Each day is a transaction of its own, so that it needs no more locks the more days there are.
+        """
         self._days = set()
         await self._run(lambda db: postgres_erased.forget(db, before))
-        return await self._run(lambda db: drop_days(db, before))
+        dropped = 0
+        for names in (await self._run(lambda db: old_days(db, before))).values():
+            if not await self._run(partial(drop_day, names=names)):
+                break
+            dropped += 1
+        return dropped
 
     async def aclose(self) -> None:
         """As Archive.aclose."""
@@ -212,7 +223,7 @@ class PostgresArchive:
             yield
         except Exception as error:
             self._numbers, self._days = {}, set()  # what was rolled back; and next it may be another server
-            if isinstance(error, psycopg.DataError):
+            if isinstance(error, (psycopg.DataError, *NO_VALUE)):
                 problem = " ".join(str(error).split())
                 raise InvalidInput(f"the archive cannot keep this: {problem}") from error
             if isinstance(error, UniqueViolation) or not isinstance(error, psycopg.Error):
@@ -276,7 +287,17 @@ class PostgresArchive:
 
 
 async def _connect(url: str) -> Connection:
-    """Prepares no statements, so that pgbouncer may give each transaction another connection."""
-    return await psycopg.AsyncConnection.connect(
-        url, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_SECONDS
+    """Prepares no statements, so that pgbouncer may give each transaction another connection.
+
+    Nothing depends on the server's defaults: text goes over as UTF-8, also to a database in SQL_ASCII, which would give back
+    bytes; and a transaction sees what others have committed, as the locks of postgres_erased.py expect.
+    """
+    connection = await psycopg.AsyncConnection.connect(
+        url,
+        autocommit=True,
+        prepare_threshold=None,
+        connect_timeout=CONNECT_SECONDS,
+        client_encoding="utf8",
     )
+    await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+    return connection

@@ -48,18 +48,26 @@ async def make_days(db: Connection, days: Collection[int]) -> None:
             )
 
 
-async def drop_days(db: Connection, before: int) -> int:
-    """Drops the partitions of all days before one, and returns how many days; none while a query uses them."""
+async def old_days(db: Connection, before: int) -> dict[str, list[str]]:
+    """The partitions of all days before one, by the end of their names, the oldest day first."""
     ends = _name("", before)
-    old = sorted(name for name in await _partitions(db) if name[-len(ends) :] < ends)
+    found: dict[str, list[str]] = {}
+    for name in sorted(await _partitions(db), key=lambda name: name[-len(ends) :]):
+        if name[-len(ends) :] < ends:
+            found.setdefault(name[-len(ends) :], []).append(name)
+    return found
+
+
+async def drop_day(db: Connection, names: Collection[str]) -> bool:
+    """Drops the partitions of a day; returns False, and drops none of them, while a query uses one."""
     try:
         async with db.transaction():
             await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            for name in old:
+            for name in sorted(names):
                 await db.execute(f"DROP TABLE IF EXISTS dispatcher.{name}")
     except LockNotAvailable:
-        return 0
-    return len({name[-len(ends) :] for name in old})
+        return False
+    return True
 
 
 def _name(table: str, day: int) -> str:

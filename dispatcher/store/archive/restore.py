@@ -11,11 +11,14 @@ async def restore(call: Call, keys: Keys, retention_ms: int, one: ArchivedCallba
     for key, value in ((keys.body(*one.key), one.body), (keys.answer(*one.key), one.answer)):
         if value is not None:
             await call("SET", key, value, "PX", retention_ms, "NX")
-    await call("HSETNX", keys.endpoint(one.endpoint), "name", one.endpoint_name)
+    record = keys.endpoint(one.endpoint)
+    if await call("HSETNX", record, "name", one.endpoint_name) and await call("HLEN", record) == 1:
+        await call("PEXPIRE", record, retention_ms)  # until a callback is accepted, which makes it longer
     message = keys.message(workspace, one.message)
     if not await call("SET", message, id_, "PX", retention_ms, "NX"):
         known = (await call("GET", message) or b"").decode(errors="replace").split()
         if id_ not in known:
             await call("APPEND", message, f" {id_}")
-            await call("PEXPIRE", message, retention_ms)
+            if await call("PTTL", message) < retention_ms:
+                await call("PEXPIRE", message, retention_ms)
     await call("SET", keys.event(*one.key), one.entry(), "PX", retention_ms, "NX")

@@ -5,13 +5,23 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from dispatcher.errors import ArchiveUnavailable
+from dispatcher.errors import ArchiveUnavailable, InvalidInput
 from dispatcher.store.archive import sqlite_messages
-from dispatcher.store.archive.archive import NO_TABLES, STATUS, VERSION, After, Page, known_version, page
+from dispatcher.store.archive.archive import (
+    NO_TABLES,
+    NO_VALUE,
+    STATUS,
+    VERSION,
+    After,
+    Page,
+    known_version,
+    page,
+)
 from dispatcher.store.archive.archived_callback import ArchivedCallback, Id
 from dispatcher.store.archive.erased import fingerprint
 from dispatcher.store.archive.sqlite_ends import ends
@@ -27,6 +37,14 @@ BUSY_SECONDS = 5.0
 AT_ONCE = 200
 """Ids in one query; SQLite takes 32,766 values, older ones 999."""
 DAY_MS = 86_400_000
+DROPPED_AT_ONCE = 2000
+"""Rows that one transaction drops: a tenth of a second."""
+DROP = (
+    (sqlite_messages.DROP_KEYS, False),
+    (sqlite_messages.DROP_MESSAGES, True),
+    ("DELETE FROM callback WHERE rowid IN (SELECT rowid FROM callback WHERE ended_ms < ? LIMIT ?)", True),
+)
+"""Each takes out some rows from before a time; and whether they count."""
 
 SCHEMA = """
 CREATE TABLE archive (version INTEGER NOT NULL);
@@ -171,8 +189,13 @@ class SqliteArchive:
         return await self._run(lambda db: _erased(db, ids))
 
     async def drop_days(self, before: int) -> int:
-        """As Archive.drop_days."""
-        return await self._run(lambda db: _drop_days(db, before))
+        """As Archive.drop_days. A transaction takes out only some, so that others can write in between."""
+        await self._run(lambda db: db.execute("DELETE FROM erased WHERE day < ?", [before]))
+        dropped = 0
+        for query, counts in DROP:
+            while some := await self._run(partial(_drop, query=query, before_ms=before * DAY_MS)):
+                dropped += some * counts
+        return dropped
 
     async def aclose(self) -> None:
         """As Archive.aclose."""
@@ -230,6 +253,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
+    except NO_VALUE as error:
+        raise InvalidInput(f"the archive cannot keep this: {error}") from error
     except sqlite3.Error as error:
         text = NO_TABLES if "no such table" in str(error) else str(error)
         raise ArchiveUnavailable(f"the archive {path} cannot be used: {text}") from error
@@ -292,10 +317,8 @@ def _erased(db: sqlite3.Connection, ids: Collection[Id]) -> set[Id]:
     return found
 
 
-def _drop_days(db: sqlite3.Connection, before: int) -> int:
-    db.execute("DELETE FROM erased WHERE day < ?", [before])
-    messages = sqlite_messages.drop_days(db, before)
-    return messages + db.execute("DELETE FROM callback WHERE ended_ms < ?", [before * DAY_MS]).rowcount
+def _drop(db: sqlite3.Connection, query: str, before_ms: int) -> int:
+    return db.execute(query, [before_ms, DROPPED_AT_ONCE]).rowcount
 
 
 def _values(one: ArchivedCallback) -> tuple[object, ...]:

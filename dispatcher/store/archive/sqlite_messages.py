@@ -18,7 +18,6 @@ Place = tuple[int, str]
 
 AT_ONCE = 400
 """Values in one query; older versions of SQLite take 999."""
-DAY_MS = 86_400_000
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS message (
     workspace INTEGER NOT NULL REFERENCES workspace,
@@ -60,6 +59,12 @@ CREATE TABLE IF NOT EXISTS message_key (
 CREATE INDEX IF NOT EXISTS message_key_kept ON message_key (kept_ms);
 """
 """Since version 3."""
+DROP_KEYS = """
+DELETE FROM message_key WHERE (workspace, key, sent_ms, uuid) IN
+    (SELECT workspace, key, sent_ms, uuid FROM message_key WHERE kept_ms < ? LIMIT ?)
+"""
+DROP_MESSAGES = "DELETE FROM message WHERE rowid IN (SELECT rowid FROM message WHERE kept_ms < ? LIMIT ?)"
+"""These take out some of what was kept before a time."""
 
 
 def _number(column: str) -> str:
@@ -167,12 +172,6 @@ class SqliteMessages:
         """As ArchivedMessages.some."""
         query = f"SELECT uuid FROM message WHERE workspace = {NUMBER} LIMIT ?"
         return await self._run(lambda db: [uuid for (uuid,) in db.execute(query, [workspace, count])])
-
-
-def drop_days(db: sqlite3.Connection, before: int) -> int:
-    """Forgets messages that were kept before a day; returns how many."""
-    db.execute("DELETE FROM message_key WHERE kept_ms < ?", [before * DAY_MS])
-    return db.execute("DELETE FROM message WHERE kept_ms < ?", [before * DAY_MS]).rowcount
 
 
 def _put(db: sqlite3.Connection, messages: Sequence[ArchivedMessage]) -> None:

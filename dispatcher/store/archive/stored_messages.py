@@ -13,6 +13,8 @@ from dispatcher.store.message_record import reference_digest
 from dispatcher.store.messages import Campaign, Messages, channels_from, named
 from dispatcher.store.stored_message import StoredMessage
 
+LISTED_LONGER_MS = 172_800_000
+"""For so much longer than it keeps a message Redis lists it by when it was sent (lua/lib/message_lists.lua)."""
 FEWEST = 50
 """Rows of the archive that are read at once, at least: some may not be wanted."""
 
@@ -126,7 +128,7 @@ class MessagesAndArchive(Messages):
         """
         since_ms, until_ms = max(from_ms, 0), min(to_ms, now_ms + MAX_AHEAD_MS)
         search = ArchiveSearch(
-            workspace, channel, since_ms, until_ms, now_ms - self._retention_ms, keep, look
+            workspace, channel, since_ms, until_ms, now_ms - self._retention_ms - LISTED_LONGER_MS, keep, look
         )
         found: list[StoredMessage] = []
         async for one in by_time(await self.readers(workspace), self._archive, search, self._bounds):
