@@ -3,7 +3,14 @@
 import random
 
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS, Policy, decide, health_of, retry_after_of
+from dispatcher.rules.decide import (
+    INTERNAL_ERROR_DELAY_MS,
+    INTERNAL_ERROR_DOUBLED,
+    Policy,
+    decide,
+    health_of,
+    retry_after_of,
+)
 from dispatcher.rules.outcomes import Attempt, Released
 from dispatcher.store.replies import Settlement
 
@@ -18,6 +25,9 @@ def settlement_of(callback: Claimed, attempt: Attempt, policy: Policy) -> Settle
         policy=policy,
         rng=random.random(),
     )
+    if isinstance(outcome, Released):  # longer each time: what is wrong may be so until somebody mends it
+        before = max(callback.claim - callback.attempt, 0)
+        outcome = Released(outcome.delay_ms << min(before, INTERNAL_ERROR_DOUBLED))
     health, retry_after_ms = health_of(attempt), retry_after_of(attempt, policy)
     return Settlement(callback.event_id, callback.claim, outcome, attempt, health, retry_after_ms)
 

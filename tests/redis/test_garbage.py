@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dispatcher.rules.outcomes import Retry
+from dispatcher.rules.outcomes import EndpointHealth, Retry
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.keys import Keys, endpoint_id
 from tests.redis.test_wrong_types import accept, entries, sweep
@@ -20,6 +20,7 @@ UNREADABLE = {
     "another state": lambda raw: raw.replace(b" pending ", b" lost ").replace(b" sending ", b" lost "),
     "no number": lambda raw: raw.replace(b" 0 ", b" none ").replace(b" 1 ", b" none "),
     "an attempt": lambda raw: raw + b"\nyesterday",
+    "attempts before": lambda raw: raw + b" base=x",
     "not UTF-8": lambda raw: b"\xff" + raw,
 }
 RECORDS = (
@@ -92,7 +93,9 @@ def test_entry(world: World, damage: str, moment: str) -> None:
     assert b"garbage" == world.call("get", f"{KEYS.root}aside:event:acme:e1") or not world.call("exists", key)
 
 
-@pytest.mark.parametrize("value", ["by hand", "nan", "0x10", ""])
+@pytest.mark.parametrize(
+    "value", ["by hand", "nan", "inf", "-inf", "-5", "0", "9" * 15, "9" * 30, "1e300", "0x10", ""]
+)
 @pytest.mark.parametrize("field", RECORDS)
 def test_record_of_an_endpoint(world: World, field: str, value: str) -> None:
     """A number that is none is taken out of an endpoint's record; what the operator set stays, and what waits goes out."""
@@ -178,6 +181,35 @@ def test_workspace(world: World, field: str | None) -> None:
     assert ["e1"] == world.deliver_all(A)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0", "-1", "1e300"])
+@pytest.mark.parametrize("field", ["max_concurrency", "rate_per_second", "width"])
+def test_a_limit_that_is_none(world: World, field: str, value: str) -> None:
+    """A number that nobody can have set counts as not set: what waits goes out."""
+    world.call("hset", KEYS.workspace("acme"), field, value)
+    world.accept(callback("e1"), callback("e2", message="m2"))
+    assert ["e1", "e2"] == sorted(world.deliver_all())
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-5", "9" * 15, "9" * 30])
+@pytest.mark.parametrize("field", ["down_since", "failing", "gone", "pause_ms", "failures"])
+def test_what_is_known_of_failures(world: World, field: str, value: str) -> None:
+    """A number that nobody can have written counts as none: a failed attempt is recorded, with times that are times."""
+    world.accept(callback("e1"))
+    world.call("hset", KEYS.endpoint(endpoint_id(A)), field, value)
+    [one] = world.claim().callbacks
+    assert (False, True) == world.settle(
+        "e1", one.claim, Retry(1000), error="http_503", health=EndpointHealth.DOWN
+    )
+    settled = world.settled
+    for ms in (
+        settled.down_since_ms,
+        settled.failing_since_ms,
+        settled.gone_since_ms,
+        settled.paused_until_ms,
+    ):
+        assert 0 <= ms <= world.now + 604_800_000
+
+
 def test_workspace_of_another_type_has_changed(world: World) -> None:
     """As accept says it, so that its entries are rendered again and put off, and those of the batch beside them are taken."""
     made = entries(world, 2)
@@ -194,3 +226,36 @@ def test_a_time_that_is_none_does_not_stop_intake(world: World, score: str) -> N
     found = world.run(world.ledger.lead(TOKEN, 5000, full=False, renew=True))
     assert found is not None
     assert 0 == found.due_ms
+
+
+@pytest.mark.parametrize("place", ["lane", "leased", "expiries", "schedule", "own schedule"])
+def test_a_time_that_does_not_come(world: World, place: str) -> None:
+    """What somebody gave such a time goes out, or expires, after a sweep."""
+    world.accept(callback("e1", ttl_ms=60_000), callback("quiet", endpoint=B))
+    if place == "leased":
+        assert ["e1"] == [one.event_id for one in world.claim().callbacks]
+    key, member = {
+        "lane": (KEYS.lane(endpoint_id(A)), "e1"),
+        "leased": (KEYS.leased(endpoint_id(A)), "e1"),
+        "expiries": (KEYS.expiries, "acme:e1"),
+        "schedule": (KEYS.schedule, "acme"),
+        "own schedule": (KEYS.schedule_of("acme"), endpoint_id(A)),
+    }[place]
+    assert world.call("zscore", key, member) is not None
+    world.call("zadd", key, {member: "inf"})
+    world.now += 1000
+    world.run(world.ledger.wake(64))
+    assert ["quiet"] == world.deliver_all(B)
+    sweep(world)
+    if place == "expiries":
+        world.now += 61_000
+        world.run(world.ledger.expire())
+        assert world.event("e1").ended
+        return
+    world.now += 31_000
+    woken = world.run(world.ledger.wake(64))
+    if place == "leased":
+        assert ["e1"] == [one.event_id for one in woken.lost]
+    else:
+        assert [endpoint_id(A)] == [one.endpoint for one in woken.hints]
+        assert ["e1"] == world.deliver_all(A)

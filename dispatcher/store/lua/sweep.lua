@@ -48,9 +48,19 @@ local function set_entry_aside(workspace, id)
   redis.call('PEXPIRE', key_of('body', workspace, id), RETENTION_MS)
 end
 
+-- When something is to be looked at; nil if it is not there, or somebody has written a time that does not come.
+local function time_of(key, member)
+  local at = tonumber(redis.call('ZSCORE', key, member) or nil)
+  return at and at <= now + 2 * MAX_TTL and at or nil
+end
+
 local function is_waiting(entry, id)
-  if redis.call('ZSCORE', key_of('lane', entry.endpoint), id) then return true end
-  if redis.call('ZSCORE', key_of('leased', entry.endpoint), id) then return true end
+  if time_of(key_of('lane', entry.endpoint), id) then return true end
+  local leased = key_of('leased', entry.endpoint)
+  if redis.call('ZSCORE', leased, id) then
+    if not time_of(leased, id) then redis.call('ZADD', leased, NOW, id) end
+    return true
+  end
   local place = redis.call('LPOS', key_of('chain', entry.endpoint, entry.message), id)
   return place and place > 0
 end
@@ -68,8 +78,8 @@ local function look_at_schedule(workspace, id, entry)
   local endpoint = load_endpoint(entry.endpoint)
   if endpoint.workspace ~= workspace then nameless[endpoint.id] = workspace .. ':' .. id end
   local scheduled_by = endpoint.workspace or NO_WORKSPACE
-  local is_scheduled = redis.call('ZSCORE', key_of('schedule', scheduled_by), endpoint.id)
-    and redis.call('ZSCORE', key_of('schedule'), scheduled_by)
+  local is_scheduled = time_of(key_of('schedule', scheduled_by), endpoint.id)
+    and time_of(key_of('schedule'), scheduled_by)
   if not is_scheduled then reschedule(assess(endpoint)) end
 end
 
@@ -83,7 +93,7 @@ local function look_at(workspace, id)
   if not is_waiting(entry, id) then
     if redis.call('EXISTS', body) == 0 and now - entry.accepted < HOUR then return end
     put_back(workspace, id, entry)
-  elseif not redis.call('ZSCORE', key_of('expiries'), expiry) and redis.call('EXISTS', body) == 1 then
+  elseif not time_of(key_of('expiries'), expiry) and redis.call('EXISTS', body) == 1 then
     redis.call('ZADD', key_of('expiries'), int(expires_of(entry)), expiry)
   end
   look_at_schedule(workspace, id, entry)

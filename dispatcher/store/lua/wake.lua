@@ -62,7 +62,8 @@ local function go_round(workspace, most_of_it)
   local first = redis.call('ZRANGE', own, '0', '0', 'WITHSCORES')[2]
   if not first then return redis.call('ZREM', key_of('schedule'), workspace) end
   if tonumber(first) <= now then more = 1 end
-  redis.call('ZADD', key_of('schedule'), int(math.max(tonumber(first), now)), workspace)
+  local next_ms = math.min(math.max(tonumber(first), now), now + MAX_TTL) -- it may be damaged
+  redis.call('ZADD', key_of('schedule'), int(next_ms), workspace)
 end
 
 local due = redis.call('ZRANGEBYSCORE', key_of('schedule'), '-inf', NOW, 'LIMIT', 0, most)

@@ -52,10 +52,11 @@ local function workspace_of(of)
     if dot then id, name = string.sub(of, 1, dot - 1), ':' .. string.sub(of, dot + 1) end
     local h = redis.call('HMGET', key_of('workspace', id), 'revision', 'ordering' .. name,
       'max_concurrency' .. name, 'rate_per_second' .. name, 'state' .. name, 'width')
-    local width = (h[6] or 1) + 0
+    local width = number_in(h[6], 1, 1000000, 1)
     workspaces[of] = {
       id = id, revision = h[1], ordering = h[2] or 'first_attempt', width = width,
-      max = math.ceil((h[3] or MAX_CONCURRENCY) / width), rate = (h[4] or 0) / width,
+      max = math.ceil(number_in(h[3], 1, 1000000, MAX_CONCURRENCY) / width),
+      rate = number_in(h[4], 0, 1000000, 0) / width,
       is_paused = h[5] == 'paused',
     }
   end
@@ -66,21 +67,20 @@ end
 -- `all`, for a caller that counts them itself.
 -- `...`: more fields to read. Returns the endpoint, and the fields of its record; those of `...` begin at 8.
 local function load_endpoint(endpoint_id, skips, ...)
-  local START_WINDOW, MAX_HINT_MS = 2, 60000
+  local START_WINDOW, MAX_HINT_MS, LARGE = 2, 60000, 1e15
   local record_key, leased_key = key_of('endpoint', endpoint_id), key_of('leased', endpoint_id)
   local h = redis.call('HMGET', record_key, 'name', 'window', 'hinted_until', 'pause',
     'stopped', 'tat', 'waiting', ...)
   local of = h[1] and string.match(h[1], '^%S+')
   local limits = of and workspace_of(of) or { max = MAX_CONCURRENCY, rate = 0 }
-  local hinted_until = (h[3] or 0) + 0
-  if hinted_until > now + MAX_HINT_MS then hinted_until = 0 end -- Redis's clock went back
   return {
     id = endpoint_id, name = h[1] or '', workspace = limits.id, revision = limits.revision or '',
     ordering = limits.ordering, max = limits.max, rate = limits.rate,
-    window = math.min((h[2] or START_WINDOW) + 0, limits.max),
-    hinted_until = hinted_until, pause = (h[4] or 0) + 0, is_kept = h[5] ~= false,
-    stopped = h[5] ~= false or limits.is_paused or false, tat = not h[6] and 0 or tonumber(h[6]),
-    waiting = (h[7] or 0) + 0, lane_is_empty = false,
+    window = math.min(number_in(h[2], 1, LARGE, START_WINDOW), limits.max),
+    hinted_until = number_in(h[3], 0, now + MAX_HINT_MS, 0), -- later ones: Redis's clock went back
+    pause = number_in(h[4], 0, now + MAX_TTL, 0), is_kept = h[5] ~= false,
+    stopped = h[5] ~= false or limits.is_paused or false, tat = number_in(h[6], 0, math.huge, 0),
+    waiting = number_in(h[7], -LARGE, LARGE, 0), lane_is_empty = false,
     leased = (skips == 'all' or skips == 'idle' and h[7] == '0') and 0
       or redis.call('ZCARD', leased_key),
     record_key = record_key, leased_key = leased_key,

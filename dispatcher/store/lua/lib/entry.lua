@@ -29,6 +29,7 @@ local function parse_entry(text)
   local extra = {}
   if rest ~= '' then
     for name, value in string.gmatch(rest, '([%l_]+)=(%S+)') do extra[name] = value end
+    if extra.base and not string.find(extra.base, '^%d+$') then return end
   end
   return {
     about = about, accepted = accepted, state = SHORT[state] or state, claims = claims,

@@ -56,3 +56,11 @@ local DIGITS = { [0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9' }
 local function int(n) return DIGITS[n] or string.format('%d', n) end
 local NOW = int(now)
 local HOUR, DAY, MAX_TTL = 3600000, 86400000, 604800000 -- ms; the last is the longest ttlSeconds
+
+-- A number of a record; `otherwise` for one that is missing, or that no script of ours can have written
+-- (`nan` is neither less nor more than any other). What is no number at all is an error: lib/aside.lua.
+local function number_in(text, least, most, otherwise)
+  if not text then return otherwise end
+  local value = text + 0
+  return value >= least and value <= most and value or otherwise
+end
