@@ -28,6 +28,7 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[Answer | NoAnswer] | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._heard = False
+        self._waits_for_whole = False
         self._over: NoAnswer | None = None
         self.reusable = False
         """Whether another request may be sent: the last answer was read to its end, and nothing came after it.
@@ -50,10 +51,11 @@ class Connection(asyncio.Protocol):
         """Called if it ends while it is reusable: the server closed it, or sent something without being asked."""
 
     async def ask(
-        self, request: bytes, deadline: float | None = None, *, head_only: bool = False
+        self, request: bytes, deadline: float | None = None, *, head_only: bool = False, whole: bool = False
     ) -> Answer | NoAnswer:
         """Sends a request and waits for its answer, until `deadline` (of the loop's clock).
 
+        After its head it waits for REST_SECONDS at most, or until the deadline if the `whole` answer is wanted.
         With `head_only` it expects no body: answers to HEAD, and a proxy's answer to CONNECT, have none.
         """
         assert self._transport
@@ -62,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._reader = reader = Reader()
         reader.head_only = head_only
         self.reusable = self.fresh = False
+        self._waits_for_whole = whole
         self._waiting = self._loop.create_future()
         timer = self._loop.call_at(deadline, self._end, "timeout", "no answer in time") if deadline else None
         try:
@@ -137,7 +140,7 @@ class Connection(asyncio.Protocol):
             waiting.set_result(reader.answer)
         elif reader.done:
             self._end("protocol", reader.problem)
-        elif reader.answer and not self._rest_timer:
+        elif reader.answer and not self._rest_timer and not self._waits_for_whole:
             self._rest_timer = self._loop.call_later(REST_SECONDS, self._end, "", "")
 
     def _end_idle(self) -> None:

@@ -146,7 +146,7 @@ class Tokens:
                 credentials.token_url,
                 content=request_body(credentials),
                 headers=request_headers(credentials),
-                extensions={"workspace": workspace},
+                extensions={"workspace": workspace, "whole": True},
             )
         except Failed as error:
             return _unanswered(error.failure, credentials)

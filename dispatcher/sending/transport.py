@@ -89,11 +89,12 @@ class CallbackTransport(httpx.AsyncBaseTransport):
         *,
         deadline: float | None = None,
         certificate: ClientCertificate | None = None,
+        whole: bool = False,
     ) -> Answer | Failure:
         """Makes one request without httpx's objects, which cost more than the rest (docs/performance.md).
 
         `deadline` is a time of the loop's clock; without it, `timeout_seconds` from now. `certificate` is shown in the
-        handshake; the connection is shared with requests that show the same one alone.
+        handshake; the connection is shared with requests that show the same one alone. `whole`: as Connection.ask.
         """
         deadline = deadline or self._loop.time() + self._timeout_seconds
         target = self._target(url)
@@ -112,7 +113,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
                 if not isinstance(found, Connection):
                     return found
                 connection = found
-            answer = await connection.ask(request, deadline, head_only=method == b"HEAD")
+            answer = await connection.ask(request, deadline, head_only=method == b"HEAD", whole=whole)
         finally:
             self._pool.end(target.origin)
         if connection.reusable:
@@ -124,7 +125,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request of an `httpx.AsyncClient`. Raises Failed, an httpx.TransportError.
 
-        The request's extensions may have `workspace`, `deadline` and `certificate`, as `post` takes them.
+        The request's extensions may have `workspace`, `deadline`, `certificate` and `whole`, as `post` takes them.
         The response has none of NOT_FOR_HTTPX.
         """
         url, method, of = str(request.url), request.method.encode(), request.extensions
@@ -136,6 +137,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
             method,
             deadline=of.get("deadline"),
             certificate=of.get("certificate"),
+            whole=of.get("whole", False),
         )
         if not isinstance(answer, Answer):
             raise exception_of(answer)

@@ -21,6 +21,7 @@ from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.failures import NoAnswer
+from dispatcher.sending.http_connection import REST_SECONDS
 from dispatcher.sending.sender import Sender
 from dispatcher.sending.tokens import Tokens
 from dispatcher.sending.transport import CallbackTransport, http_client
@@ -336,6 +337,26 @@ def test_a_sender_without_tokens() -> None:
         assert made.receiver.received == []
 
     played(tell, granting(), taking())
+
+
+def test_a_token_server_that_sends_its_head_first() -> None:
+    """Of a callback's answer the status is enough; a token is waited for until the attempt's time is over."""
+
+    async def head_first(connection: Connection) -> None:
+        while True:
+            await connection.request()
+            whole = answer(200, b'{"access_token": "t1", "token_type": "bearer"}')
+            end = whole.index(b"\r\n\r\n") + 4
+            await connection.send(whole[:end])
+            await asyncio.sleep(REST_SECONDS + 0.3)
+            await connection.send(whole[end:])
+
+    async def tell(made: Scene) -> None:
+        attempt = await made.send()
+        assert (attempt.error, attempt.http_status) == (None, 200)
+        assert made.shown == ["Bearer t1"]
+
+    played(tell, head_first, taking())
 
 
 @pytest.mark.parametrize("by_httpx", [False, True], ids=["worker", "ping"])

@@ -48,10 +48,11 @@ local function set_entry_aside(workspace, id)
   redis.call('PEXPIRE', key_of('body', workspace, id), RETENTION_MS)
 end
 
--- When something is to be looked at; nil if it is not there, or somebody has written a time that does not come.
+-- When something is to be looked at; nil if it is not there, or if somebody has written a time that does
+-- not come.
 local function time_of(key, member)
   local at = tonumber(redis.call('ZSCORE', key, member) or nil)
-  return at and at <= now + 2 * MAX_TTL and at or nil
+  return at and at <= LATEST and at or nil
 end
 
 local function is_waiting(entry, id)
