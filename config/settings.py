@@ -174,13 +174,13 @@ class Settings(BaseSettings):
         0,
         description="callbacks that may wait for one endpoint; newer ones go to `rejected` (endpoint_full); 0: no limit",
     )
-    turn_seconds: Seconds = Field(
+    turn_seconds: Annotated[float, Field(ge=0.1, le=MAX_SECONDS)] = Field(
         5, description="how long one worker serves one endpoint before others get a turn"
     )
     lease_seconds: Seconds = Field(
         30, description="lease of a claimed callback; at least the request time-out + 2 s"
     )
-    wake_seconds: Annotated[float, Field(gt=0, le=10)] = Field(
+    wake_seconds: Annotated[float, Field(ge=0.01, le=10)] = Field(
         0.25,
         description="how often a worker looks for due callbacks; its heartbeats go with it, and count for 15 s",
     )

@@ -121,14 +121,20 @@ class Intake:
         since = self.failing_since
         return self.leading and (since is None or time.monotonic() - since < LEASE_MS / 1000)
 
-    async def something_due(self, stopping: asyncio.Event) -> None:
-        """Waits until an endpoint needs attention or a callback expires, as far as the last renewal of the lease knew."""
+    async def something_due(self) -> None:
+        """Waits until an endpoint needs attention or a callback expires, as far as the last renewal of the lease knew; or until `stop`."""
         await self._due.wait()
-        self._due.clear()
-        wait_ms = self._due_ms - self._ledger.now_ms() if self._due_ms else 0
-        if wait_ms > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), wait_ms / 1000)
+        while not self._stop.is_set():
+            self._due.clear()
+            wait_ms = self._due_ms - self._ledger.now_ms() if self._due_ms else 0
+            if wait_ms <= 0:
+                return
+            try:
+                await asyncio.wait_for(
+                    self._due.wait(), wait_ms / 1000
+                )  # there may be an earlier time by then
+            except TimeoutError:
+                return
 
     def note_due(self, at_ms: int | None) -> None:
         """Notes when an endpoint next needs attention or a callback expires; None if nothing waits."""

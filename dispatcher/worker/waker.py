@@ -57,7 +57,7 @@ class Waker:
         """Runs until `stopping`; survives failures of Redis and internal errors. Raises OtherFormat."""
         while not stopping.is_set():
             if not self._heartbeat:
-                await self._intake.something_due(stopping)
+                await self._intake.something_due()
                 if stopping.is_set():
                     return
             began = time.monotonic()

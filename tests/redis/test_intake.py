@@ -1052,3 +1052,22 @@ def test_who_leads_no_more_does_not_say_that_it_goes_on(redis_url: str, how: str
         asyncio.run(work())
     assert ["intake.waits"] == [line["event"] for line in logged]
     assert not waits.away()
+
+
+def test_what_is_due_earlier_than_was_known(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the next time is told of an earlier one; and of the end."""
+
+    async def work() -> None:
+        reader = Reader(redis_url)
+        monkeypatch.setattr(reader.ledger, "now_ms", lambda: 0)
+        for tell in (lambda: reader.intake.note_due(0), reader.intake.stop):
+            reader.intake.note_due(1000)
+            reader.intake._due_ms = 10**12
+            waiting = asyncio.create_task(reader.intake.something_due())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            tell()
+            await asyncio.wait_for(waiting, 20)
+        await reader.close()
+
+    asyncio.run(work())

@@ -91,6 +91,8 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOG_LEVEL", "LOUD", "DISPATCHER_LOG_LEVEL: Input should be 'DEBUG', 'INFO', .*, not 'LOUD'"),
         ("ALLOW_HTTP", "ja", "DISPATCHER_ALLOW_HTTP: write true or false, not 'ja'"),
         ("KEY_PREFIX", "a:b", "DISPATCHER_KEY_PREFIX"),
+        ("WAKE_SECONDS", "0.001", "DISPATCHER_WAKE_SECONDS: Input should be greater than or equal to 0.01"),
+        ("TURN_SECONDS", "0.01", "DISPATCHER_TURN_SECONDS: Input should be greater than or equal to 0.1"),
         ("WAKE_SECONDS", "10.5", "DISPATCHER_WAKE_SECONDS: Input should be less than or equal to 10"),
     ],
 )
