@@ -36,7 +36,7 @@ from config.setting_types import (
     none_if_empty,
 )
 from dispatcher.errors import InvalidInput
-from dispatcher.model import LONGEST_TTL_SECONDS
+from dispatcher.model import LONGEST_GRACE_SECONDS, LONGEST_TTL_SECONDS
 from dispatcher.rules.partitions import MOST, Partitioning
 from dispatcher.store.connection import safe_url
 from dispatcher.store.keys import PREFIX_PATTERN
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         None,
         description="Fernet keys that encrypt signing secrets in Redis, newest first, comma-separated; empty: not encrypted",
     )
-    secret_grace_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = Field(
+    secret_grace_seconds: Annotated[int, Field(ge=0, le=LONGEST_GRACE_SECONDS)] = Field(
         86_400, description="how long an old secret goes on signing after `workspace rotate-secret`"
     )
     ledger_retention_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] = Field(

@@ -1,6 +1,7 @@
 """Lazy command groups of `dispatcher`: they hold a name and one line for each command, and load a command when it runs."""
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from config.log_lines import guard_standard_error
+from dispatcher.errors import InvalidInput
 from tasks import incomplete, interrupt, tables
 from tasks.cli import ABOUT, COMMANDS, EXAMPLES, Entry
 
@@ -61,7 +63,14 @@ def run() -> int:
     """Runs the command that the arguments name; returns its exit code."""
     guard_standard_error()
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  the process began with it closed
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # one that cannot show a character, as with LC_ALL=en_US.ISO-8859-1
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        for number, word in enumerate(sys.argv[1:], 1):
+            if any("\ud800" <= one <= "\udfff" for one in word):
+                raise InvalidInput(f"argument {number} is not UTF-8: {word!a}")
         code = root()(standalone_mode=False)
         sys.stdout.flush()
         code = _tell_what_is_missing(int(code or 0))

@@ -40,7 +40,7 @@ class Output(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich's `print`, without markup. Never breaks a word, even one wider than the terminal."""
         if not self.stderr:
-            _let_errors_go_first()
+            let_errors_go_first()
         if self.is_terminal:
             objects = tuple(self._wrapped(one) if isinstance(one, str) else one for one in objects)
         super().print(*objects, **{"markup": False, "soft_wrap": True} | options)
@@ -49,7 +49,7 @@ class Output(Console):
         return "\n".join(line for whole in text.split("\n") for line in tables.wrapped(whole, self.width))
 
 
-def _let_errors_go_first() -> None:
+def let_errors_go_first() -> None:
     """Flushes standard error, which a thread writes: on a terminal, earlier output (a progress bar) must come first."""
     if sys.stderr.isatty():
         errors.flush(FLUSH_SECONDS)
@@ -203,7 +203,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     On a terminal, ISO 8601 times also show how far they are from now.
     """
     if not rows:
-        out.print(empty, markup=False)
+        out.print(visible(empty), markup=False)
         return
     terminal = columns_of_terminal()
     cells = [[_cell(cell, terminal is not None) for cell in row] for row in rows]
@@ -227,7 +227,7 @@ def columns_of_terminal() -> int | None:
 
 def print_line(line: str, style: str = "") -> None:
     """Prints a line unwrapped."""
-    _let_errors_go_first()
+    let_errors_go_first()
     Console.print(out, Text(line), style=style, soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from dispatcher import ed25519
 from dispatcher.errors import InvalidInput
-from dispatcher.model import iso
+from dispatcher.model import LONGEST_GRACE_SECONDS, iso
 from dispatcher.rules.subscription import Receiver, Secret, SigningKey
 from dispatcher.signing import key_of
 from dispatcher.store.sealing import generate_secret
@@ -45,7 +45,12 @@ def rotated_fields(
 
 
 def rotated(known: Sequence[K], new: K, now_ms: int, grace_ms: int) -> list[K]:
-    """The secrets after a new one came: the others end after `grace_ms`. Raises InvalidInput if too many would be live."""
+    """The secrets after a new one came: the others end after `grace_ms`.
+
+    Raises InvalidInput if too many would be live, or `grace_ms` is below 0 or above LONGEST_GRACE_SECONDS.
+    """
+    if not 0 <= grace_ms <= LONGEST_GRACE_SECONDS * 1000:
+        raise InvalidInput(f"a grace period is 0 to {LONGEST_GRACE_SECONDS} seconds")
     grace_ends = now_ms + grace_ms
     ends = [min(grace_ends, s.expires_ms or grace_ends) for s in known]
     live: list[K] = [replace(s, expires_ms=e) for s, e in zip(known, ends, strict=True) if e > now_ms]

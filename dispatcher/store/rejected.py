@@ -76,11 +76,10 @@ class Rejected:
             until = f"({found[-1][0].decode()}"
         return chosen[:limit]
 
-    async def remove(self, ids: Sequence[str]) -> None:
-        """Removes rejected entries, by their ids in `rejected`."""
+    async def remove(self, ids: Sequence[str]) -> int:
+        """Removes rejected entries, by their ids in `rejected`; returns how many were still there."""
         with translated(self._url):
-            for some in in_parts(ids):
-                await self._client.xdel(self._keys.rejected, *some)
+            return sum([await self._client.xdel(self._keys.rejected, *some) for some in in_parts(ids)])
 
     async def counts(self) -> dict[str, int]:
         """How many entries were ever rejected, by reason."""

@@ -61,7 +61,10 @@ class Wanted:
         return self.message in (None, message.get("uuid"))
 
     def has_rejected(self, one: RejectedEntry) -> bool:
-        """Whether a rejected entry is of it: its text names the message or the number, and no other workspace."""
+        """Whether a rejected entry is of it: it names the message or the number, and no other workspace.
+
+        Where it has no message that can be read, its text is looked at: for the id or the number as a word.
+        """
         change, message = _parsed(one.raw.encode())
         workspace = one.workspace or change.get("workspace")
         if self.message is None and self.number is None:
@@ -69,6 +72,8 @@ class Wanted:
         if workspace not in (None, "", self.workspace):
             return False
         if self.message is not None:
+            if isinstance(uuid := message.get("uuid"), str):
+                return uuid == self.message
             return bool(re.search(rf"(?<![\w.-]){re.escape(self.message)}(?![\w.-])", one.raw))
         number = bare(self.number or "")
         written = rf"(?<![0-9A-Za-z])(?:\+|00|\\u002b)?{re.escape(number)}(?![0-9A-Za-z])"

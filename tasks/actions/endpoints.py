@@ -7,7 +7,7 @@ from typing import Any
 
 from dispatcher.errors import NotFound
 from dispatcher.rules.endpoint_name import EndpointName
-from dispatcher.rules.subscription import PAUSED
+from dispatcher.rules.subscription import DEFAULT, PAUSED
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble
 from dispatcher.store.replies import Retried, Stopped
@@ -22,11 +22,17 @@ MOST_READ = 1000
 
 async def chosen(store: wiring.Store, workspace: str | None, state: str | None) -> list[Endpoint]:
     """All endpoints, filtered by state, and by workspace or subscription (`acme.crm`). Raises NotFound."""
-    found = [e for e in await store.endpoints.all() if workspace in (None, e.workspace, e.owner)]
+    owner = workspace and _owner(workspace)
+    found = [e for e in await store.endpoints.all() if owner in (None, e.workspace, e.owner)]
     found = await store.endpoints.with_states(found)
     if workspace and not found:
         await store.workspaces.require(workspace.partition(".")[0])
     return [e for e in found if state in (None, e.state)]
+
+
+def _owner(of: str) -> str:
+    """A workspace or subscription as an endpoint's owner is written: the default subscription has no name there."""
+    return of.removesuffix(f".{DEFAULT}")
 
 
 async def one(store: wiring.Store, workspace: str, origin: str) -> Endpoint:
@@ -34,7 +40,7 @@ async def one(store: wiring.Store, workspace: str, origin: str) -> Endpoint:
 
     Raises NotFound, whose text suggests the nearest known endpoints.
     """
-    name = EndpointName.parse(f"{workspace} {origin}")
+    name = EndpointName.parse(f"{_owner(workspace)} {origin}")
     found = await store.endpoints.get(name)
     if found is None:
         known = await store.workspaces.require(name.workspace)

@@ -228,6 +228,8 @@ def span(asked: Filter, now_ms: int) -> tuple[int, int]:
     since_ms, until_ms = time_ms(asked.since, now_ms) or 0, time_ms(asked.until, now_ms) or now_ms
     if since_ms > until_ms:
         until = f"--until {asked.until}" if asked.until else "now"
+        if asked.since is None:
+            raise InvalidInput(f"{until} is before 1970: nothing can be before it")
         raise InvalidInput(f"--since {asked.since} is later than {until}: nothing can be between")
     return since_ms, until_ms
 

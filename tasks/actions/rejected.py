@@ -69,7 +69,8 @@ async def requeue(
     return Requeued(len(ids), requeued, left)
 
 
-async def remove(store: wiring.Store, choice: Choice, ids: Sequence[str]) -> None:
-    """Deletes entries; `choice` goes into the audit entry."""
-    await store.rejected.remove(ids)
-    await store.audit.add("rejected.purge", after={"reason": choice.reason, "removed": len(ids)})
+async def remove(store: wiring.Store, choice: Choice, ids: Sequence[str]) -> int:
+    """Deletes entries; returns how many were still there. `choice` goes into the audit entry."""
+    removed = await store.rejected.remove(ids)
+    await store.audit.add("rejected.purge", after={"reason": choice.reason, "removed": removed})
+    return removed

@@ -126,8 +126,8 @@ def rejected(
     ids = terminal.run(_with(settings, find))
     if not sure(f"remove {tables.counted(len(ids), 'rejected entry', 'rejected entries')}", len(ids), yes):
         return
-    terminal.run(_with(settings, lambda store: remove(store, choice, ids)))
-    terminal.out.print(f"{tables.counted(len(ids), 'rejected entry is', 'rejected entries are')} removed")
+    removed = terminal.run(_with(settings, lambda store: remove(store, choice, ids)))
+    terminal.out.print(f"{tables.counted(removed, 'rejected entry is', 'rejected entries are')} removed")
 
 
 async def _with(settings: Settings, work: Callable[[wiring.Store], Awaitable[T]]) -> T:
@@ -144,6 +144,7 @@ def sure(what: str, count: int, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         terminal.fail(f"this would {what}: confirm with --yes", terminal.USAGE)
+    terminal.let_errors_go_first()  # the end of a progress line would wipe the question
     if typer.confirm(f"This will {what}. Continue?"):
         return True
     terminal.out.print("nothing was done")

@@ -12,6 +12,8 @@ from tasks.actions.stats import by_endpoint, by_workspace, overall
 
 READ = {"workspace": by_workspace, "endpoint": by_endpoint}
 """The function that reads the figures, by the value of --by."""
+SHOWN = 50
+"""Rows of --by, without --limit."""
 AVERAGE = "averageSecondsToDelivered"
 LATENCIES = ("p50", "p95", "p99")
 BARS = "▁▂▃▄▅▆▇█"
@@ -26,8 +28,13 @@ def stats(
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="With --by: how many, those with the most failures first.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"With --by: how many, those with the most failures first (default: {SHOWN}).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what was accepted, delivered and given up: this hour, 24 hours, 7 days; and what waits now.
@@ -41,6 +48,8 @@ def stats(
       dispatcher stats --by endpoint --limit 10
     """
     settings = terminal.settings()
+    if limit is not None and by is None:
+        terminal.fail("--limit goes with --by", terminal.USAGE)
     if by is not None and by not in READ:
         terminal.fail(f"--by is workspace or endpoint, not {by!r}", terminal.USAGE)
 
@@ -52,7 +61,7 @@ def stats(
 
     found = terminal.run(work())
     if by:
-        found = found[:limit]
+        found = found[: limit or SHOWN]
     if as_json:
         terminal.print_json(found)
     elif by:

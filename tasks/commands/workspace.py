@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from dispatcher.codec import iso_or_none
-from dispatcher.model import iso
+from dispatcher.model import LONGEST_GRACE_SECONDS, iso
 from dispatcher.rules.addresses import without_query
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import described, difference
@@ -30,7 +30,7 @@ def rotate_secret(
         int | None,
         typer.Option(
             min=0,
-            max=2_592_000,
+            max=LONGEST_GRACE_SECONDS,
             help="How long the old one goes on signing (default: DISPATCHER_SECRET_GRACE_SECONDS).",
             show_default=False,
         ),

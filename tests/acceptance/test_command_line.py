@@ -70,6 +70,11 @@ def test_a_wrong_url_is_one_line_for_whatever_starts(command: list[str]) -> None
         (2, ["listen", "--secret", "hush-hush"], "starts with whsec_"),
         (2, ["workspace", "update", "acme"], "say what to change"),
         (2, ["event", "show", "e1"], "--workspace"),
+        (
+            2,
+            ["event", "show", os.fsdecode(b"\xff"), "--workspace", "acme"],
+            "argument 3 is not UTF-8: '\\udcff'",
+        ),
         (3, ["workspace", "list"], "redis://127.0.0.1:1/0 is not reachable"),
         (3, ["event", "show", "e1", "--workspace", "acme"], "Is it running"),
         (3, ["check"], "not reachable"),
@@ -82,6 +87,18 @@ def test_errors_are_one_line(code: int, args: list[str], says: str) -> None:
     assert (code, 1, "") == (done.returncode, len(done.stderr.splitlines()), done.stdout)
     assert says in done.stderr
     assert "hush" not in done.stderr
+
+
+def test_an_output_that_cannot_show_it() -> None:
+    """A character that the encoding of standard output does not have is written as its number."""
+    done = run(
+        "config",
+        DISPATCHER_DNS_SERVERS="",
+        PYTHONIOENCODING="ascii:strict",
+        DISPATCHER_CONSOLE_OIDC_CLIENT_ID="ä",
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "\\xe4" in done.stdout
 
 
 def test_enqueue_without_redis() -> None:

@@ -247,6 +247,8 @@ def test_wrong_usage(stack: Stack) -> None:
         (("workspace", "rotate-secret", "acme", "--grace-seconds", "2592001"), "2592000"),
         (("subscription", "rotate-secret", "acme", "crm", "--grace-seconds", "2592001"), "2592000"),
         (("purge", "ended", "--workspace", "acme"), "--state or --message"),
+        (("stats", "--limit", "3"), "--limit goes with --by"),
+        (("event", "list", "--state", "failed", "--until", "1960-01-01"), "is before 1970"),
     ):
         done = stack.cli(*args)
         assert (2, 1) == (done.returncode, len(done.stderr.splitlines())), args

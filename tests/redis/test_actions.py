@@ -166,7 +166,7 @@ def test_requeue(world: World, do: Callable[..., Any]) -> None:
     ids = do(rejected.to_requeue, poisoned)
     assert rejected.Requeued(1, 1, 0) == do(rejected.requeue, poisoned, ids)
     assert 2 == world.call("xlen", world.keys.events)
-    do(rejected.remove, poisoned, ids)
+    assert 0 == do(rejected.remove, poisoned, ids)  # they are on the queue again
     assert ["rejected.purge", *["rejected.requeue"] * 3] == [entry.what for entry in do(audited)]
 
 

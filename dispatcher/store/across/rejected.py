@@ -37,11 +37,13 @@ class RejectedAcross(Rejected):
         found = [one for some in (await self._partitions.everywhere(newest)).values() for one in some]
         return sorted(found, key=lambda one: -one.at_ms)[:limit]
 
-    async def remove(self, ids: Sequence[str]) -> None:
+    async def remove(self, ids: Sequence[str]) -> int:
         """As Rejected.remove; ids are `partition:id`. Raises InvalidInput for others."""
+        removed = 0
         for n, some in by_partition(self._partitions, ids).items():
             await self._partitions.require(n)
-            await self._at(n).remove(some)
+            removed += await self._at(n).remove(some)
+        return removed
 
     async def counts(self) -> dict[str, int]:
         """As Rejected.counts."""

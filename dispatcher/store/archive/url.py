@@ -1,10 +1,12 @@
 """Which URLs an archive may have."""
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dispatcher.errors import InvalidInput
 
+_HOST = re.compile(r"(?:\[[^][]*\]|[^][:]*)(?::(\d{0,5}))?")
 SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
 
 
@@ -13,7 +15,17 @@ def check_url(url: str) -> None:
     if url.startswith(SQLITE):
         if not Path(f"/{url.removeprefix(SQLITE)}").name:
             raise InvalidInput("sqlite:/// names no file: sqlite:////var/lib/dispatcher/archive.db")
-    elif not url.startswith(POSTGRES) or not urlsplit(url).path.strip("/"):
+    elif not url.startswith(POSTGRES) or not _is_whole(url):
         raise InvalidInput(
             "an archive is sqlite:////path/of/a/file or postgresql://user:password@host/database"
         )
+
+
+def _is_whole(url: str) -> bool:
+    """Whether it names a database, and the port of each of its hosts is one."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    hosts = [_HOST.fullmatch(one) for one in parts.netloc.rpartition("@")[2].split(",")]
+    return bool(parts.path.strip("/")) and all(one and 0 < int(one[1] or 5432) < 65536 for one in hosts)
