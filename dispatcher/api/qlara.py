@@ -16,6 +16,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 from fastapi.security import APIKeyHeader
 
 from dispatcher.api.responses import (
+    Amount,
     Shape,
     answer,
     caller,
@@ -81,7 +82,7 @@ class Sent(Shape):
     status: str
     send_date: str
     delivery_date: str | None = None
-    cost: Decimal | None = None
+    cost: Amount | None = None
     parts: int | None = None
 
 

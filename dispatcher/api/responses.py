@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, HTTPException, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 from pydantic.alias_generators import to_camel
 from starlette.requests import ClientDisconnect
 
@@ -246,6 +247,8 @@ def _flag(value: object) -> object:
     return value
 
 
+Amount = Annotated[Decimal, WithJsonSchema({"type": "number"})]
+"""A number of any precision; pydantic would say that it is text."""
 Flag = Annotated[bool, BeforeValidator(_flag)]
 """A boolean query parameter: `true` or `false` only."""
 

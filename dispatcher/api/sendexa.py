@@ -16,6 +16,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from starlette.requests import HTTPConnection
 
 from dispatcher.api.responses import (
+    Amount,
     Flag,
     Shape,
     answer,
@@ -90,7 +91,7 @@ class Message(Shape):
     recipient: str
     sender_id: str
     segments: int | None
-    cost: Decimal | None
+    cost: Amount | None
     submitted_at: str
     last_updated_at: str
     delivered_at: str | None

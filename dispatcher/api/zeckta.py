@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import Field
 
-from dispatcher.api.responses import Shape, answer, caller, documented, failures, parts_of
+from dispatcher.api.responses import Amount, Shape, answer, caller, documented, failures, parts_of
 from dispatcher.model import Status, iso
 from dispatcher.store.api_keys import ApiKey
 from dispatcher.store.messages import Campaign
@@ -45,7 +45,7 @@ class Message(Shape):
     segments: int | None = None
     units: int | None = None
     attempts: int | None = None
-    cost: Decimal | None = None
+    cost: Amount | None = None
     currency: str | None = None
     campaign_id: str | None = None
     submitted_at: str | None = None

@@ -125,6 +125,15 @@ def test_every_path_has_golden_answers(api: Api, dialect: str) -> None:
             )
 
 
+def test_amounts_are_numbers(api: Api) -> None:
+    """In the OpenAPI document, as in what is answered by each of the three platforms that tell a cost."""
+    shapes = api.app.openapi()["components"]["schemas"].values()
+    amounts = [
+        shape["properties"]["cost"]["anyOf"] for shape in shapes if "cost" in shape.get("properties", {})
+    ]
+    assert 3 == amounts.count([{"type": "number"}, {"type": "null"}])
+
+
 OWN = {
     "zeckta": ["/v1/messaging/sms/messages/{}m-1", "/v1/messaging/sms/campaigns/{}spring"],
     "sendexa": ["/v1/sms/status/{}m-1", "/v1/sms/status/{}m-1?includeHistory=true&webhookStatus=true"],
