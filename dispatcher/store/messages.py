@@ -164,7 +164,7 @@ class Messages:
             reply = await self._reader.ask(
                 "ZREVRANGEBYSCORE", zset, before.at, "-inf", "WITHSCORES", "LIMIT", 0, limit
             )
-            listed = before.take(members(reply))
+            listed = before.take(members(reply or ()))
             if not listed:
                 break
             looked_at += len(listed)
