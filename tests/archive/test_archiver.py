@@ -151,6 +151,27 @@ def test_replayed_and_ended_again(scene: Scene) -> None:
     assert ("failed", "delivered", 2) == (before.state, after.state, after.attempts)
 
 
+def test_what_is_restored_is_forgotten_again(scene: Scene) -> None:
+    """What a replay from the archive writes lives as long as any that has ended, also if it is refused then; no list gets shorter."""
+    scene.end("e1", outcome=Failed())
+    scene.go()
+    one = scene.got("e1")["e1"]
+    keys = scene.world.keys
+    message = keys.message("acme", one.message)
+    scene.world.call("set", message, "e0", None, 9 * 604_800_000)
+    scene.world.call("delete", keys.endpoint(one.endpoint))
+    scene.world.run(scene.world.ledger.restore(one))
+    written = [keys.event("acme", "e1"), keys.body("acme", "e1"), keys.endpoint(one.endpoint)]
+    assert all(0 < scene.world.call("pttl", key) <= 604_800_000 for key in written)
+    assert b"e0 e1" == scene.world.call("get", message)
+    assert scene.world.call("pttl", message) > 8 * 604_800_000
+    scene.world.call("hset", keys.endpoint(one.endpoint), "stopped", 5)  # an operator's stop stays
+    scene.world.call("persist", keys.endpoint(one.endpoint))
+    scene.world.call("delete", keys.event("acme", "e1"))
+    scene.world.run(scene.world.ledger.restore(one))
+    assert -1 == scene.world.call("pttl", keys.endpoint(one.endpoint))
+
+
 def test_large_bodies(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is cut where its bodies become too many bytes; all come in the end."""
     monkeypatch.setattr(to_archive, "MOST_BYTES", 100_000)

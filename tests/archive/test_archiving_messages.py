@@ -307,6 +307,17 @@ def test_by_time(it: Archived) -> None:
         it.scene.run(few.sent_between("acme", "SMS", 0, it.scene.now, now_ms=it.scene.now, skip=0, count=100))
 
 
+def test_a_message_that_is_open_for_days(it: Archived) -> None:
+    """It is found by when it was sent for as long as Redis lists it, which is two days longer than it is kept after a change."""
+    sent_ms = it.scene.now
+    it.told(change("SENT", "m1", accepted_at=iso(sent_ms), at_ms=sent_ms), dialect="qlara")
+    it.scene.now += 5 * 24 * HOUR_MS
+    it.told(change("BUFFERED", "m1", at_ms=it.scene.now), dialect="qlara")
+    asked = {"now_ms": it.scene.now + 3 * 24 * HOUR_MS, "skip": 0, "count": 9}
+    found = it.scene.run(it.messages.sent_between("acme", "SMS", sent_ms - 1000, sent_ms + 1000, **asked))
+    assert ["m1"] == [one.uuid for one in found]
+
+
 def test_latest(it: Archived) -> None:
     """The latest messages to a number are those of both places."""
     for n in range(12):

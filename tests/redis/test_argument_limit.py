@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from unittest.mock import Mock
 
 import hiredis
@@ -15,7 +15,7 @@ from dispatcher.errors import NotLeader
 from dispatcher.rules.decide import Policy
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.outcomes import Delivered
-from dispatcher.store.arguments import OF_EACH_RECORD
+from dispatcher.store.arguments import NOT_ARCHIVED, OF_EACH_RECORD, Id
 from dispatcher.store.callbacks import Callbacks, Place
 from dispatcher.store.command_parts import MOST_ARGUMENTS, MOST_LISTED, in_parts
 from dispatcher.store.endpoints import Endpoints
@@ -240,6 +240,12 @@ class Many:
 
     async def accept(self) -> None:
         """Accepts them."""
+        batch = await self.prepared()
+        await self.reader.intake._acceptor.accept(batch)
+        assert batch.later == {}
+
+    async def prepared(self) -> Batch:
+        """Reads and renders them."""
         reader = self.reader
         await self._add_workspaces()
         assert await reader.ledger.lead(reader.intake.token, 60_000) is not None
@@ -255,8 +261,7 @@ class Many:
         ]
         batch = await reader.intake._preparer.prepare(read)
         assert (len(batch.rendered), len(batch.skipped)) == (1800, 200)
-        await reader.intake._acceptor.accept(batch)
-        assert batch.later == {}
+        return batch
 
     async def _add_workspaces(self) -> None:
         workspaces = self.reader.workspaces
@@ -285,6 +290,35 @@ class Many:
         workspace = Many.workspace_of(number)
         status = "QUEUED" if number % 10 == 5 else "SENT"
         return line(number, workspace=workspace, message=message, status=status)
+
+
+class Says:
+    """An archive that knows none of what it is asked for."""
+
+    @staticmethod
+    def said(ids: Sequence[Id]) -> dict[Id, str]:
+        """As RetiredCallbacks.said."""
+        return dict.fromkeys(ids, NOT_ARCHIVED)
+
+    @staticmethod
+    def used(_archived: object) -> None:
+        """As RetiredCallbacks.used."""
+
+
+def test_what_an_archive_says_of_many(redis_url: str, sent: list[tuple[str, int]]) -> None:
+    """It goes to accept with the callbacks, which are then divided into smaller parts."""
+
+    async def work() -> None:
+        many = Many(redis_url)
+        batch = await many.prepared()
+        ids = [one for part in batch.parts for one in part.ids()]
+        batch.retired.extend((entry, of) for (entry, _), of in zip(batch.rendered, ids, strict=True))
+        sent.clear()
+        await many.reader.intake._acceptor._accept_retired(batch, Says(), 1)  # type: ignore[arg-type]
+        assert await many.reader.client.zcard(KEYS.expiries) == 200 * 17 + 1600
+        await many.reader.close()
+
+    asyncio.run(work())
 
 
 def test_2000_status_changes_in_one_batch(redis_url: str, sent: list[tuple[str, int]]) -> None:
