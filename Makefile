@@ -116,8 +116,8 @@ lock: installed ## write requirements*.txt anew: the versions of constraints.txt
 	@$(LOCK) --extra demo --extra build -o requirements-demo.txt pyproject.toml
 	@$(LOCK) --extra dev -o requirements-dev.txt pyproject.toml
 
-digests: ## print the images of docker-compose.yml by digest, as lines for .env (asks their registries by docker)
-	@grep -oE '[A-Z]+_IMAGE:-[^}]+' docker-compose.yml | sort -u | sed 's/:-/ /' | while read name image; do \
+digests: ## print the images of the compose files by digest, as lines for .env (asks their registries by docker)
+	@grep -hoE '[A-Z]+_IMAGE:-[^}]+' docker-compose*.yml | sort -u | sed 's/:-/ /' | while read name image; do \
 	  digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $$image) || exit 1; echo "$$name=$$image@$$digest"; done
 
 clean: ## remove the virtual environment and caches

@@ -146,5 +146,5 @@ def test_addresses_of_the_compose_file() -> None:
     """Each node has an address that stays; what needs the nodes is in their network."""
     fixed = {name: COMPOSE[name]["networks"]["nodes"]["ipv4_address"] for name in NAMES}
     assert [f"${{VALKEY_NET:-172.29.64}}.1{number}" for number in range(1, 7)] == [*fixed.values()]
-    for name in ("cluster", "worker", "api", "exporter"):
+    for name in ("cluster", "worker", "api", "console", "exporter"):
         assert "nodes" in COMPOSE[name]["networks"]

