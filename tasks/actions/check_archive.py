@@ -42,6 +42,12 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
         return [Finding(NAME, Verdict.BAD, f"{error}; {behind}", ADVICE)]
     except OtherFormat as error:
         return [Finding(NAME, Verdict.BAD, str(error), "the same version of this program everywhere")]
+    if not version and await store.installation.fingerprints_until():
+        found = f"Redis knows callbacks by an archive alone, and this one has no tables; {behind}"
+        advice = (
+            "is DISPATCHER_ARCHIVE_URL right? with an empty archive a repeated eventId would be sent again"
+        )
+        return [Finding(NAME, Verdict.BAD, found, advice)]
     if not version:
         advice = "start a worker with this setting, or run `dispatcher archive migrate`"
         return [Finding(NAME, Verdict.WARNING, f"it has no tables yet; {behind}", advice)]

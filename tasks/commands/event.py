@@ -94,7 +94,7 @@ def list_(
     A page that passes over some 10,000 events that do not match ends there, and its cursor goes on.
 
     With an archive (docs/archive.md) it lists what Redis has forgotten too.
-    What was delivered is listed by the archive only, some seconds after its end; without one, only --message shows it.
+    What was delivered is listed by the archive only, DISPATCHER_ARCHIVE_AFTER_SECONDS after its end; without one, only --message shows it.
 
     Examples:
 

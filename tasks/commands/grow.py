@@ -8,7 +8,9 @@ import typer
 from rich.progress import Progress
 
 from config.settings import Settings
+from dispatcher.store.across.audit import AuditAcross
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.audit import Audit, operator
 from dispatcher.store.growth import WHAT_IS_LOST, Growth
 from dispatcher.store.partition_count import require_partitions, require_places
 from tasks import tables, terminal, wiring
@@ -88,32 +90,37 @@ def _show(found: dict[str, Any]) -> None:
 
 async def _copy(settings: Settings) -> dict[str, Any]:
     async with AsyncExitStack() as closing:
-        growth = await _growth(settings, closing)
+        growth, audit = await _growth(settings, closing)
         bar = closing.enter_context(
             Progress(console=terminal.err, transient=True, disable=not sys.stderr.isatty())
         )
         task = bar.add_task("workspaces")
         copied = await growth.copy(lambda done, total: bar.update(task, completed=done, total=total))
+        found = {kind: copied[kind] for kind in ("workspaces", "apiKeys", "stoppedEndpoints")}
+        await audit.add("grow.copy", after=found)
         queued, waiting = await growth.waiting()
-    kinds = ("workspaces", "apiKeys", "stoppedEndpoints")
-    return {kind: copied[kind] for kind in kinds} | {"queued": queued, "waiting": waiting}
+    return found | {"queued": queued, "waiting": waiting}
 
 
 async def _end(settings: Settings, *, force: bool, lost: bool) -> dict[str, Any]:
     async with AsyncExitStack() as closing:
-        growth = await _growth(settings, closing)
+        growth, audit = await _growth(settings, closing)
         if lost:
             await growth.end_lost()
             terminal.note(WHAT_IS_LOST)
         else:
             await growth.end(wiring.longest_retention_seconds(settings), force=force)
+        await audit.add("grow.end", after={"force": force, "lost": lost})
     return {"ended": True}
 
 
-async def _growth(settings: Settings, closing: AsyncExitStack) -> Growth:
+async def _growth(settings: Settings, closing: AsyncExitStack) -> tuple[Growth, Audit]:
+    """The growth, and the trail: of the partitions."""
     servers = wiring.servers(settings)
     closing.push_async_callback(servers.aclose)
     await require_partitions(servers, settings.key_prefix)
     if wiring.has_several_servers(settings):
         await require_places(servers)
-    return Growth(Partitions(servers, needs_all=True), settings.key_prefix)
+    partitions = Partitions(servers, needs_all=True)
+    trail = AuditAcross.of(partitions, operator(), settings.ledger_retention_seconds * 1000)
+    return Growth(partitions, settings.key_prefix), trail

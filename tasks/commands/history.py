@@ -50,7 +50,7 @@ def history(
 ) -> None:
     """Export what is in the archive, as JSON lines, CSV or Parquet.
 
-    To standard output, latest end first. What ended within the last seconds may not be there yet.
+    To standard output, latest end first. What ended within DISPATCHER_ARCHIVE_AFTER_SECONDS is not there yet.
     A workspace or subscription that was removed can be named for as long as the archive has something of it.
     If the archive does not answer, the command fails, and what it has written until then is not whole.
 

@@ -175,7 +175,10 @@ def test_several_partitions(stack: Stack) -> None:
     [
         ("mysql://a/b", "an archive is sqlite:"),
         ("postgresql://user:hush@db", "an archive is sqlite:"),
+        ("postgresql://user:hush@db:nowhere/callbacks", "an archive is sqlite:"),
+        ("postgresql://user:hush@db:70000/callbacks", "an archive is sqlite:"),
         ("sqlite:///", "names no file"),
+        ("sqlite:///archive.db", "with a fourth slash it is the whole path"),
     ],
 )
 def test_wrong_urls(stack: Stack, url: str, says: str) -> None:

@@ -22,7 +22,7 @@ def open_archive(url: str, answer_seconds: float | None = None) -> Archive:
         postgres = import_module("dispatcher.store.archive.postgres")
     except ImportError as error:
         raise InvalidInput(
-            "an archive in PostgreSQL needs: pip install 'callback-dispatcher[archive]'"
+            "an archive in PostgreSQL needs: pip install '.[archive]' in a checkout"
         ) from error
     found: Archive = postgres.PostgresArchive(url, safe_url(url), answer_seconds)
     return found

@@ -13,8 +13,13 @@ SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
 def check_url(url: str) -> None:
     """Raises InvalidInput if an archive cannot have this URL; says what is wrong, without a password."""
     if url.startswith(SQLITE):
-        if not Path(f"/{url.removeprefix(SQLITE)}").name:
+        path = Path(url.removeprefix(SQLITE))
+        if not path.name:
             raise InvalidInput("sqlite:/// names no file: sqlite:////var/lib/dispatcher/archive.db")
+        if not path.is_absolute():
+            raise InvalidInput(
+                f"{url} is a file in whatever folder a process runs in, so each has its own: with a fourth slash it is the whole path"
+            )
     elif not url.startswith(POSTGRES) or not _is_whole(url):
         raise InvalidInput(
             "an archive is sqlite:////path/of/a/file or postgresql://user:password@host/database"
