@@ -45,9 +45,10 @@ MAX_AHEAD_MS = 3_600_000
 """How far a timestamp may lie in the future: clocks differ."""
 
 LONGEST_TTL_SECONDS = 604_800
+"""The longest ttlSeconds of a status change."""
+
 LONGEST_GRACE_SECONDS = 2_592_000
 """For how long, at most, a secret goes on signing beside the one that replaced it."""
-"""The longest ttlSeconds of a status change."""
 
 HOURS_SHOWN = 48
 """Hours from which on an error text counts days."""

@@ -14,7 +14,6 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from config.log_lines import guard_standard_error
-from dispatcher.errors import InvalidInput
 from tasks import incomplete, interrupt, tables
 from tasks.cli import ABOUT, COMMANDS, EXAMPLES, Entry
 
@@ -22,6 +21,8 @@ PLAIN = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 """Options of every typer.Typer: no boxes, no colours, and a plain traceback for a bug."""
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of `worker`, whose further options are Celery's."""
+USAGE = 2
+"""The exit code of wrong usage."""
 WITH_TABLES = ("list", "show", "check", "stats", "config")
 """Names of commands that print tables: those with --json also get --wide."""
 
@@ -68,9 +69,6 @@ def run() -> int:
     ):  # one that cannot show a character, as with LC_ALL=en_US.ISO-8859-1
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        for number, word in enumerate(sys.argv[1:], 1):
-            if any("\ud800" <= one <= "\udfff" for one in word):
-                raise InvalidInput(f"argument {number} is not UTF-8: {word!a}")
         code = root()(standalone_mode=False)
         sys.stdout.flush()
         code = _tell_what_is_missing(int(code or 0))
@@ -86,8 +84,19 @@ def run() -> int:
     except Exception as error:
         if isinstance(error, OSError):
             _write_no_more()
+        if isinstance(error, UnicodeEncodeError) and (what := _not_utf8()):
+            _complain(f"error: {what}")
+            return USAGE
         return int(import_module("tasks.terminal").report(error))
     return int(code or 0)
+
+
+def _not_utf8() -> str:
+    """Which argument is not UTF-8; a file may have such a name, but nothing else."""
+    for number, word in enumerate(sys.argv[1:], 1):
+        if any("\ud800" <= one <= "\udfff" for one in word):
+            return f"argument {number} is not UTF-8: {word!a}"
+    return ""
 
 
 def root() -> TyperGroup:

@@ -24,8 +24,6 @@ RETRY_AFTER_STATUSES = (429, 503)
 """Statuses whose Retry-After is respected."""
 
 INTERNAL_ERROR_DELAY_MS = 1000
-INTERNAL_ERROR_DOUBLED = 5
-"""How often that doubles while the fault goes on: up to 32 s."""
 
 
 @dataclass(frozen=True)

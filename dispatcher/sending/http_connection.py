@@ -28,7 +28,7 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[Answer | NoAnswer] | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._heard = False
-        self._waits_for_whole = False
+        self._rest_seconds = REST_SECONDS
         self._over: NoAnswer | None = None
         self.reusable = False
         """Whether another request may be sent: the last answer was read to its end, and nothing came after it.
@@ -55,7 +55,8 @@ class Connection(asyncio.Protocol):
     ) -> Answer | NoAnswer:
         """Sends a request and waits for its answer, until `deadline` (of the loop's clock).
 
-        After its head it waits for REST_SECONDS at most, or until the deadline if the `whole` answer is wanted.
+        After its head it waits for REST_SECONDS at most, or for half of the time that is left if the `whole` answer is
+        wanted: some answers have no end, and what came of them may do.
         With `head_only` it expects no body: answers to HEAD, and a proxy's answer to CONNECT, have none.
         """
         assert self._transport
@@ -64,7 +65,8 @@ class Connection(asyncio.Protocol):
         self._reader = reader = Reader()
         reader.head_only = head_only
         self.reusable = self.fresh = False
-        self._waits_for_whole = whole
+        left = deadline - self._loop.time() if deadline and whole else 0.0
+        self._rest_seconds = max(REST_SECONDS, left / 2)
         self._waiting = self._loop.create_future()
         timer = self._loop.call_at(deadline, self._end, "timeout", "no answer in time") if deadline else None
         try:
@@ -140,8 +142,8 @@ class Connection(asyncio.Protocol):
             waiting.set_result(reader.answer)
         elif reader.done:
             self._end("protocol", reader.problem)
-        elif reader.answer and not self._rest_timer and not self._waits_for_whole:
-            self._rest_timer = self._loop.call_later(REST_SECONDS, self._end, "", "")
+        elif reader.answer and not self._rest_timer:
+            self._rest_timer = self._loop.call_later(self._rest_seconds, self._end, "", "")
 
     def _end_idle(self) -> None:
         if self.reusable:

@@ -30,6 +30,9 @@ LEAST_OF_EACH = 8
 LISTS_AT_ONCE = 500
 """Lists of ends that are looked up per round trip."""
 
+LATEST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
 LISTED = (State.FAILED, State.EXPIRED, State.SUPERSEDED)
 """Final states that are listed; delivered callbacks are too many."""
 
@@ -64,9 +67,7 @@ class _Row:
     """eventIds, and when they ended."""
     asked: int
     """How many were asked for."""
-    until: ByScore
-    is_last: bool
-    """Whether none follow."""
+    reading: ByScore
     first: int = 0
     """How many are before them."""
     place: int = 0
@@ -192,10 +193,10 @@ class Callbacks:
         size = self._first_page
         while heads:
             _, _, workspace, event_id, n = heads[0]
-            page.append((workspace, event_id.decode()))
+            page.append((workspace, event_id.decode(errors="replace")))
             row = rows[n]
             row.place += 1
-            if row.is_read and not row.is_last:
+            if row.is_read and not row.reading.is_last:
                 await self._read_on(row, state, since_ms)
             if row.is_read:
                 heapq.heappop(heads)
@@ -236,38 +237,43 @@ class Callbacks:
                 replies = await pipe.execute()
             for workspace, ends in zip(some, replies, strict=True):
                 if ends:
-                    at = ByScore(until)
-                    found.append(_Row(workspace, at.take(ends), size, at, len(ends) < size))
+                    from_latest = ByScore(until)
+                    found.append(_Row(workspace, from_latest.take(ends, size), size, from_latest))
         return found
 
     async def _read_on(self, row: "_Row", state: State, since: int) -> None:
         """Looks up the next ends of a workspace."""
         size = _next_page(row.asked)
         key = self._keys.ended(row.workspace, state)
-        num = row.until.limit(size)
-        with translated(self._url):
-            found = await self._client.zrevrangebyscore(
-                key, row.until.at, since, start=0, num=num, withscores=True
+
+        async def ask(at: str, start: int, num: int) -> Sequence[Member]:
+            found: Sequence[Member] = await self._client.zrevrangebyscore(
+                key, at, since, start=start, num=num, withscores=True
             )
+            return found
+
         row.first += len(row.ends)
-        row.ends, row.place, row.asked = row.until.take(found), 0, size
-        row.is_last = len(found) < num
+        with translated(self._url):
+            row.ends, row.place, row.asked = await row.reading.next(size, ask), 0, size
 
     async def _pages(self, since_ms: int = 0) -> AsyncIterator[tuple[list[Id], int]]:
         """The ids of unfinished callbacks, page by page, soonest expiry first; and up to which expiry each page reaches."""
-        since = ByScore(since_ms)
-        size = self._first_page
+        reading, size = ByScore(since_ms), self._first_page
+
+        async def ask(at: str, start: int, num: int) -> Sequence[Member]:
+            found: Sequence[Member] = await self._client.zrangebyscore(
+                self._keys.expiries, at, "+inf", start=start, num=num, withscores=True
+            )
+            return found
+
         while True:
             with translated(self._url):
-                page = await self._client.zrangebyscore(
-                    self._keys.expiries, since.at, "+inf", start=0, num=since.limit(size), withscores=True
-                )
-            found = since.take(page)
+                found = await reading.next(size, ask)
             if not found:
                 return
             size = _next_page(size)
-            names = (member.decode().partition(":") for member, _ in found)
-            yield [(name, id_) for name, _, id_ in names], int(found[-1][1])
+            names = (member.decode(errors="replace").partition(":") for member, _ in found)
+            yield [(name, id_) for name, _, id_ in names], int(min(found[-1][1], LATEST_MS))
 
     async def _entries(self, ids: Sequence[Id], strict: bool = False) -> list[tuple[Id, Entry]]:
         found: list[bytes | None] = []

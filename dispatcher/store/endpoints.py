@@ -13,7 +13,7 @@ from dispatcher.model import LONGEST_TTL_SECONDS
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.subscription import ACTIVE, DISABLED, PAUSED
-from dispatcher.store.by_score import ByScore
+from dispatcher.store.by_score import ByScore, Member
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.damaged import number, real, reply, time_ms
 from dispatcher.store.kept_body import url_of
@@ -198,15 +198,19 @@ class Endpoints:
 
     async def later(self, endpoint: Endpoint) -> list[tuple[str, float]]:
         """Callbacks in an endpoint's lane that are not due yet: eventId and due time (ms since 1970), soonest first."""
-        lane, since = self._keys.lane(endpoint.id), ByScore(f"({endpoint.now_ms}")
-        found: list[tuple[str, float]] = []
+
+        async def ask(at: str, start: int, num: int) -> Sequence[Member]:
+            found: Sequence[Member] = await self._client.zrangebyscore(
+                self._keys.lane(endpoint.id), at, "+inf", start, num, withscores=True
+            )
+            return found
+
+        reading, found = ByScore(f"({endpoint.now_ms}"), list[tuple[str, float]]()
         with translated(self._url):
-            while True:  # in pages, so that Redis is not blocked for long
-                num = since.limit(PAGE)
-                page = await self._client.zrangebyscore(lane, since.at, "+inf", 0, num, withscores=True)
-                found += [(event_id.decode(), due) for event_id, due in since.take(page)]
-                if len(page) < num:
-                    return found
+            while not reading.is_last:  # in pages, so that Redis is not blocked for long
+                page = await reading.next(PAGE, ask)
+                found += [(event_id.decode(errors="replace"), due) for event_id, due in page]
+        return found
 
     async def next_url(self, endpoint: Endpoint) -> str | None:
         """The URL of an endpoint's next callback, or of one in flight; None if there is none."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import MAX_AHEAD_MS, Status
-from dispatcher.store.by_score import ByScore, members
+from dispatcher.store.by_score import ByScore, Member, members
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.keys import Keys
 from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, MessageReader, free, text, texts
@@ -154,17 +154,20 @@ class Messages:
     ) -> list[StoredMessage]:
         bounds = self._reader.bounds
         found: list[StoredMessage] = []
-        looked_at, before = 0, ByScore(f"({before_ms}")
+        looked_at, reading = 0, ByScore(f"({before_ms}")
+
+        async def ask(at: str, leave_out: int, most: int) -> Sequence[Member]:
+            reply = await self._reader.ask(
+                "ZREVRANGEBYSCORE", zset, at, "-inf", "WITHSCORES", "LIMIT", leave_out, most
+            )
+            return members(reply or ())
+
         while len(found) < count:
             if looked_at >= bounds.looked_at:
                 raise InvalidInput(
                     f"more than {bounds.looked_at:,} messages would have to be looked at: say an earlier sendDate"
                 )
-            limit = before.limit(bounds.page if looked_at else count)
-            reply = await self._reader.ask(
-                "ZREVRANGEBYSCORE", zset, before.at, "-inf", "WITHSCORES", "LIMIT", 0, limit
-            )
-            listed = before.take(members(reply or ()))
+            listed = await reading.next(bounds.page if looked_at else count, ask)
             if not listed:
                 break
             looked_at += len(listed)

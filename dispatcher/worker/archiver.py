@@ -78,6 +78,7 @@ class Archiver:
         self._keep_days = keep_days
         self._messages = messages
         self._dropped_at = -DROP_SECONDS
+        self._dropping: asyncio.Task[None] | None = None
         self._is_ready = False
         """Whether the archive has its tables."""
         self._trouble, self._message_trouble = _Trouble("callbacks"), _Trouble("messages")
@@ -88,31 +89,43 @@ class Archiver:
             try:
                 token = await self._lease()
                 pause = 0 if token and await self._take(token) else LOOK_SECONDS
+                self._trouble.pause = 0.0
             except (RedisUnavailable, NotLeader):  # intake says so
                 pause = LOOK_SECONDS
             except Exception as error:  # what is noted stays noted
                 pause = self._note_failure(error, self._trouble)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), pause)
+        if self._dropping:
+            self._dropping.cancel()
+            await asyncio.gather(self._dropping, return_exceptions=True)
 
     async def _take(self, token: str) -> bool:
         """Takes a batch of callbacks, and one of messages; returns whether there may be more."""
         if not self._is_ready:
             await self._make_ready()
         now_ms = await self._source.now_ms()
-        if self._keep_days is not None and time.monotonic() - self._dropped_at >= DROP_SECONDS:
+        is_dropping = self._dropping and not self._dropping.done()
+        is_time = time.monotonic() - self._dropped_at >= DROP_SECONDS and not is_dropping
+        if self._keep_days is not None and is_time:
             self._dropped_at = time.monotonic()
-            await self._drop(now_ms // DAY_MS - self._keep_days)
+            self._dropping = asyncio.create_task(self._drop(now_ms // DAY_MS - self._keep_days))
         noted = await self._take_callbacks(token, now_ms)
         return BATCH in (noted, await self._take_messages(token, now_ms))
 
     async def _drop(self, before: int) -> None:
-        """Drops what the archive has kept for long enough; if that fails, archiving goes on all the same."""
+        """Drops what the archive has kept for long enough, beside the archiving."""
         try:
             await self._archive.drop_days(before)
-        except ArchiveUnavailable as error:
+        except Exception as error:
+            self._metrics.archive_errors += 1
+            expected = isinstance(error, ArchiveUnavailable)
             log.error(
-                "archive.not_dropped", problem=str(error), action="trying again in an hour", **self._about
+                "archive.not_dropped",
+                problem=str(error),
+                action="trying again in an hour",
+                exc_info=None if expected else error,
+                **self._about,
             )
 
     async def _take_messages(self, token: str, now_ms: int) -> int:
@@ -150,8 +163,9 @@ class Archiver:
             taken = await self._put(callbacks)
             self._metrics.archive_seconds.add(time.monotonic() - began)
             self._metrics.archived += len(taken)
-            self._note_success(self._trouble)
         await self._retire(token, [(one.key, kept[one.key]) for one in taken], noted.notes)
+        if callbacks:
+            self._note_success(self._trouble)
         return len(noted.notes)
 
     async def _make_ready(self) -> None:

@@ -3,14 +3,7 @@
 import random
 
 from dispatcher.rules.callback import Claimed
-from dispatcher.rules.decide import (
-    INTERNAL_ERROR_DELAY_MS,
-    INTERNAL_ERROR_DOUBLED,
-    Policy,
-    decide,
-    health_of,
-    retry_after_of,
-)
+from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS, Policy, decide, health_of, retry_after_of
 from dispatcher.rules.outcomes import Attempt, Released
 from dispatcher.store.replies import Settlement
 
@@ -25,13 +18,10 @@ def settlement_of(callback: Claimed, attempt: Attempt, policy: Policy) -> Settle
         policy=policy,
         rng=random.random(),
     )
-    if isinstance(outcome, Released):  # longer each time: what is wrong may be so until somebody mends it
-        before = max(callback.claim - callback.attempt, 0)
-        outcome = Released(outcome.delay_ms << min(before, INTERNAL_ERROR_DOUBLED))
     health, retry_after_ms = health_of(attempt), retry_after_of(attempt, policy)
     return Settlement(callback.event_id, callback.claim, outcome, attempt, health, retry_after_ms)
 
 
-def put_back(callback: Claimed) -> Settlement:
+def put_back(callback: Claimed, delay_ms: int = INTERNAL_ERROR_DELAY_MS) -> Settlement:
     """What to record if the fault is not the receiver's: the callback comes back soon, and no attempt is counted."""
-    return Settlement(callback.event_id, callback.claim, Released(INTERNAL_ERROR_DELAY_MS), None)
+    return Settlement(callback.event_id, callback.claim, Released(delay_ms), None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
+from msgspec.structs import replace
 
 from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.model import iso
@@ -29,6 +30,7 @@ from dispatcher.worker.disabling import ASKED, Disabler
 from dispatcher.worker.in_hand import InHand
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.not_sent import not_sent
+from dispatcher.worker.own_faults import OwnFaults
 from dispatcher.worker.redis_watch import RedisWatch
 from dispatcher.worker.settler import Settler
 from dispatcher.worker.slots import Slots
@@ -60,6 +62,7 @@ class TurnParts:
     disabler: Disabler | None = None
     """None: no subscription is disabled."""
     metrics: Metrics = field(default_factory=Metrics)
+    own_faults: OwnFaults = field(default_factory=OwnFaults)
     turn_seconds: float = 5.0
     request_timeout_seconds: float = 10.0
     allow_http: bool = True
@@ -274,6 +277,11 @@ class Turn:
         settlement = None
         try:
             settlement = settlement_of(callback, attempt, policy)
+            if attempt.internal_error is None:
+                self._parts.own_faults.over(claim.workspace, claim.subscription)
+            else:
+                again_ms = self._parts.own_faults.delay_ms(claim.workspace, claim.subscription)
+                settlement = replace(settlement, outcome=Released(again_ms))
             self._tell(callback, claim, attempt, settlement.outcome, policy, receiver)
         except Exception:  # a task that failed would keep its slot and its turn for ever
             log.exception("callback.internal_error", event_id=callback.event_id, workspace=claim.workspace)

@@ -22,8 +22,10 @@ MOST_READ = 1000
 
 async def chosen(store: wiring.Store, workspace: str | None, state: str | None) -> list[Endpoint]:
     """All endpoints, filtered by state, and by workspace or subscription (`acme.crm`). Raises NotFound."""
+    of_all = workspace is None or "." not in workspace  # else of one subscription
     owner = workspace and _owner(workspace)
-    found = [e for e in await store.endpoints.all() if owner in (None, e.workspace, e.owner)]
+    every = await store.endpoints.all()
+    found = [e for e in every if owner in (None, e.workspace if of_all else e.owner)]
     found = await store.endpoints.with_states(found)
     if workspace and not found:
         await store.workspaces.require(workspace.partition(".")[0])

@@ -207,6 +207,6 @@ async def _replay(
 async def _restored(store: wiring.Store, workspace: str, event_id: str) -> bool:
     """Puts a callback back into Redis that only the archive has; returns whether it has it."""
     found = await store.archive.get([(workspace, event_id)]) if store.archive else []
-    for one in found:
+    for one in found[-1:]:  # its last end
         await store.ledger.restore(one)
     return bool(found)

@@ -1,6 +1,7 @@
 """An operator at work: what is stuck, why, and sending it once more. All by the command line, on real parts."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -248,6 +249,10 @@ def test_wrong_usage(stack: Stack) -> None:
         (("subscription", "rotate-secret", "acme", "crm", "--grace-seconds", "2592001"), "2592000"),
         (("purge", "ended", "--workspace", "acme"), "--state or --message"),
         (("stats", "--limit", "3"), "--limit goes with --by"),
+        (
+            ("event", "show", os.fsdecode(b"\xff"), "--workspace", "acme"),
+            "argument 3 is not UTF-8: '\\udcff'",
+        ),
         (("event", "list", "--state", "failed", "--until", "1960-01-01"), "is before 1970"),
     ):
         done = stack.cli(*args)

@@ -151,6 +151,8 @@ async def _only_archived(
                 return
             if ended.get(one.key, one.ended_ms) == one.ended_ms:
                 yield place, read(one)
+        if end and last and end < last:
+            return
         if end:
             yield end, None
 

@@ -158,10 +158,18 @@ class PostgresArchive:
         self._days = set()
         await self._run(lambda db: postgres_erased.forget(db, before))
         dropped = 0
+        failed: ArchiveUnavailable | None = None
         for names in (await self._run(lambda db: old_days(db, before))).values():
-            if not await self._run(partial(drop_day, names=names)):
-                break
-            dropped += 1
+            try:
+                if not await self._run(partial(drop_day, names=names)):
+                    break
+                dropped += 1
+            except ArchiveUnavailable as error:  # somebody's view uses that day, say
+                failed = failed or error
+                if isinstance(error.__cause__, psycopg.OperationalError):
+                    break
+        if failed:
+            raise failed
         return dropped
 
     async def aclose(self) -> None:

@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +28,8 @@ from dispatcher.store.archive.sqlite_messages import SqliteMessages
 from dispatcher.store.archive.which import Which
 
 T = TypeVar("T")
+DropSome = Callable[[sqlite3.Connection, int, int], int]
+"""Takes out at most so many rows from before a time (ms since 1970); returns how many."""
 
 CACHE_KB = 32_000
 """Pages of the indexes that are kept in memory: with less, each row that is written reads some of them."""
@@ -39,13 +40,6 @@ AT_ONCE = 200
 DAY_MS = 86_400_000
 DROPPED_AT_ONCE = 2000
 """Rows that one transaction drops: a tenth of a second."""
-DROP = (
-    (sqlite_messages.DROP_KEYS, False),
-    (sqlite_messages.DROP_MESSAGES, True),
-    ("DELETE FROM callback WHERE rowid IN (SELECT rowid FROM callback WHERE ended_ms < ? LIMIT ?)", True),
-)
-"""Each takes out some rows from before a time; and whether they count."""
-
 SCHEMA = """
 CREATE TABLE archive (version INTEGER NOT NULL);
 CREATE TABLE workspace (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -191,10 +185,13 @@ class SqliteArchive:
     async def drop_days(self, before: int) -> int:
         """As Archive.drop_days. A transaction takes out only some, so that others can write in between."""
         await self._run(lambda db: db.execute("DELETE FROM erased WHERE day < ?", [before]))
+        await self._drop(sqlite_messages.drop_some_keys, before)
+        return await self._drop(sqlite_messages.drop_some, before) + await self._drop(_drop_some, before)
+
+    async def _drop(self, drop_some: DropSome, before: int) -> int:
         dropped = 0
-        for query, counts in DROP:
-            while some := await self._run(partial(_drop, query=query, before_ms=before * DAY_MS)):
-                dropped += some * counts
+        while some := await self._run(lambda db: drop_some(db, before * DAY_MS, DROPPED_AT_ONCE)):
+            dropped += some
         return dropped
 
     async def aclose(self) -> None:
@@ -317,8 +314,9 @@ def _erased(db: sqlite3.Connection, ids: Collection[Id]) -> set[Id]:
     return found
 
 
-def _drop(db: sqlite3.Connection, query: str, before_ms: int) -> int:
-    return db.execute(query, [before_ms, DROPPED_AT_ONCE]).rowcount
+def _drop_some(db: sqlite3.Connection, before_ms: int, most: int) -> int:
+    query = "DELETE FROM callback WHERE rowid IN (SELECT rowid FROM callback WHERE ended_ms < ? LIMIT ?)"
+    return db.execute(query, [before_ms, most]).rowcount
 
 
 def _values(one: ArchivedCallback) -> tuple[object, ...]:

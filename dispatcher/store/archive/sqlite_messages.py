@@ -59,12 +59,6 @@ CREATE TABLE IF NOT EXISTS message_key (
 CREATE INDEX IF NOT EXISTS message_key_kept ON message_key (kept_ms);
 """
 """Since version 3."""
-DROP_KEYS = """
-DELETE FROM message_key WHERE (workspace, key, sent_ms, uuid) IN
-    (SELECT workspace, key, sent_ms, uuid FROM message_key WHERE kept_ms < ? LIMIT ?)
-"""
-DROP_MESSAGES = "DELETE FROM message WHERE rowid IN (SELECT rowid FROM message WHERE kept_ms < ? LIMIT ?)"
-"""These take out some of what was kept before a time."""
 
 
 def _number(column: str) -> str:
@@ -172,6 +166,23 @@ class SqliteMessages:
         """As ArchivedMessages.some."""
         query = f"SELECT uuid FROM message WHERE workspace = {NUMBER} LIMIT ?"
         return await self._run(lambda db: [uuid for (uuid,) in db.execute(query, [workspace, count])])
+
+
+def drop_some_keys(db: sqlite3.Connection, before_ms: int, most: int) -> int:
+    """Forgets at most so many keys of messages that were kept before a time; returns how many.
+
+    Each is named whole: in one statement SQLite would look for them among all keys of their workspace.
+    """
+    query = "SELECT workspace, key, sent_ms, uuid FROM message_key WHERE kept_ms < ? LIMIT ?"
+    rows = db.execute(query, [before_ms, most]).fetchall()
+    db.executemany(DROP_KEY, rows)
+    return len(rows)
+
+
+def drop_some(db: sqlite3.Connection, before_ms: int, most: int) -> int:
+    """The same for messages."""
+    query = "DELETE FROM message WHERE rowid IN (SELECT rowid FROM message WHERE kept_ms < ? LIMIT ?)"
+    return db.execute(query, [before_ms, most]).rowcount
 
 
 def _put(db: sqlite3.Connection, messages: Sequence[ArchivedMessage]) -> None:

@@ -50,16 +50,16 @@ end
 
 -- When something is to be looked at; nil if it is not there, or if somebody has written a time that does
 -- not come.
-local function time_of(key, member)
+local function time_of(key, member, latest)
   local at = tonumber(redis.call('ZSCORE', key, member) or nil)
-  return at and at <= LATEST and at or nil
+  return at and at <= (latest or now + 2 * MAX_TTL) and at or nil
 end
 
 local function is_waiting(entry, id)
   if time_of(key_of('lane', entry.endpoint), id) then return true end
   local leased = key_of('leased', entry.endpoint)
   if redis.call('ZSCORE', leased, id) then
-    if not time_of(leased, id) then redis.call('ZADD', leased, NOW, id) end
+    if not time_of(leased, id, LATEST) then redis.call('ZADD', leased, NOW, id) end
     return true
   end
   local place = redis.call('LPOS', key_of('chain', entry.endpoint, entry.message), id)

@@ -141,7 +141,7 @@ async def _raw(ask: Ask, store: wiring.Store, event: StoredCallback) -> bytes | 
     except ArchiveUnavailable as error:
         ask.away(error)
         return None
-    return next((one.body for one in found if one.body is not None), None)
+    return next((one.body for one in reversed(found) if one.body is not None), None)
 
 
 @action("/callback/replay", customers=True)

@@ -27,7 +27,7 @@ do -- the rest is private to this file
     end
     entry.claims, entry.state = int(entry.claims + 1), 'sending'
     local about = entry.extra.base and string.gsub(entry.about, '%d+$', '-%0') or entry.about
-    local attempt = int(count_attempts(entry) - (entry.extra.base or 0) + 1)
+    local attempt = int(math.max(count_attempts(entry) - (entry.extra.base or 0) + 1, 1))
     hand_over(endpoint, id, entry.claims, attempt, int(expires_of(entry)), entry.message, about, body or '')
     return entry
   end
