@@ -1,6 +1,7 @@
 """The command line as people and programs use it."""
 
 import json
+import os
 import re
 import shlex
 import signal
