@@ -66,6 +66,8 @@ class Asked:
     right: int
     earlier: Sequence[int]
     """The partitions where it may have begun, the oldest first."""
+    group: str
+    """What it is put off by while they do not answer (Router.groups)."""
 
 
 BEHIND = Fault("status changes from before its width grew wait to be forwarded", is_soon_over=True)
@@ -108,7 +110,10 @@ class Batch:
     forwarded: dict[int, list[tuple[QueueEntry, str]]] = field(default_factory=dict)
     """Entries that belong on the queue of another partition, by its number, each with its route."""
     later: dict[str, Later] = field(default_factory=dict)
-    """Entries that are put off, by workspace (empty: unknown); those to be forwarded by their route."""
+    """Entries that are put off, by workspace (empty: unknown); those to be forwarded by their route, and those of which
+    other partitions are to be asked by their group."""
+    groups: set[str] = field(default_factory=set)
+    """The groups that its entries may have to wait for."""
     asked: list[Asked] = field(default_factory=list)
     """Entries whose message may have begun in another partition, until these have been asked."""
     retired: list[tuple[QueueEntry, Sequence[Id]]] = field(default_factory=list)

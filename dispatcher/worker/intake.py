@@ -310,7 +310,7 @@ class Intake:
         between: Between | None = None,
     ) -> dict[str, Later]:
         """Has entries accepted, rejected or put off; returns the ones put off, by workspace."""
-        if batch is None or self._put_off.concerns([*batch.workspaces, *batch.routes]):
+        if batch is None or self._put_off.concerns([*batch.workspaces, *batch.routes, *batch.groups]):
             batch = await self._preparer.prepare(entries, trying)
         await self._acceptor.accept(replace(batch, between=between))
         if batch.later:  # claiming sets their reads to 0: no reader has died on them

@@ -85,8 +85,7 @@ class Preparer:
         if batch.asked and self._earlier:
             places = await self._earlier.places(batch.asked)
             for asked, place in zip(batch.asked, places, strict=True):
-                began = BEHIND if place == asked.right and self._overtakes(batch, asked) else place
-                await self._add(batch, asked.entry, asked.change, began=began)
+                await self._add_asked(batch, asked, place)
         await self._place_all(batch)
         return batch
 
@@ -145,11 +144,11 @@ class Preparer:
         read: Read | None,
         *,
         stays: bool = False,
-        began: int | Fault | None = None,
+        began: int | None = None,
     ) -> None:
         """Adds an entry to the batch, by its result; `read`: what is in it; `stays`: its message is with the previous Redis.
 
-        `began`: its message's partition, or why that is not known, if it was asked.
+        `began`: its message's partition, if that was asked.
         """
         workspace = ""
         try:
@@ -162,8 +161,6 @@ class Preparer:
             workspace = change.workspace
             if self._waits(batch, workspace):
                 batch.put_off(workspace, entry)
-            elif isinstance(began, Fault):
-                batch.put_off(workspace, entry, began)
             elif self._router and await self._goes_elsewhere(
                 batch, entry, change, self._router, stays=stays, began=began
             ):
@@ -176,6 +173,19 @@ class Preparer:
             if not workspace and isinstance(error, OF_THE_MACHINE):
                 raise
             batch.broke(workspace, entry, error)
+
+    async def _add_asked(self, batch: Batch, asked: Asked, place: int | Fault) -> None:
+        """Adds an entry whose message's partition was asked: `place`, or why that is not known."""
+        workspace = asked.change.workspace
+        held = next((one for one in (workspace, asked.group) if self._waits(batch, one)), None)
+        if held is not None:
+            batch.put_off(held, asked.entry)
+        elif isinstance(place, Fault):
+            batch.put_off(asked.group, asked.entry, place)
+        elif place == asked.right and self._overtakes(batch, asked):
+            batch.put_off(asked.group, asked.entry, BEHIND)
+        else:
+            await self._add(batch, asked.entry, asked.change, began=place)
 
     def _overtakes(self, batch: Batch, asked: Asked) -> bool:
         """Whether earlier changes of its message may wait on a route by an earlier width."""
@@ -203,9 +213,13 @@ class Preparer:
             workspace = await self._workspace(batch, name)
             if workspace is None:
                 router.note_stranger(name)
-            elif began is None and (asked := router.asked(entry, change, workspace, self._now_ms())):
-                batch.asked.append(asked)
-                return True
+            elif began is None and workspace.earlier_widths:
+                if held := self._held_group(batch, router.groups(change, workspace)):
+                    batch.put_off(held, entry)
+                    return True
+                if asked := router.asked(entry, change, workspace, self._now_ms()):
+                    batch.asked.append(asked)
+                    return True
         target = router.target(entry, change, workspace, stays=stays, began=began)
         if target is not None:
             route = f"{name} {target}"  # put off by itself, so that entries for other partitions go on
@@ -222,6 +236,11 @@ class Preparer:
             batch.put_off(name, entry, COPY_LATE)
             return True
         return False
+
+    def _held_group(self, batch: Batch, groups: Sequence[str]) -> str | None:
+        """The first of an entry's groups that is put off."""
+        batch.groups.update(groups)
+        return next((one for one in groups if self._waits(batch, one)), None)
 
     async def _workspace(self, batch: Batch, name: str) -> Workspace | None:
         """A workspace, read once for a batch."""

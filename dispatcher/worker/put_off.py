@@ -38,7 +38,8 @@ class PutOff:
     """One leader's put-off workspaces, and where the entries of each begin.
 
     What is to be forwarded is put off by its route, `workspace partition`, as if that were a workspace: entries of the
-    workspace that stay here, or go to another partition, do not wait behind it. They are of other messages.
+    workspace that stay here, or go to another partition, do not wait behind it. They are of other messages. So are those of
+    another group than one of which other partitions are to be asked (Router.groups).
 
     The entries stay on the queue, read but not accepted, and are read again for each try. So memory does not grow with
     their number, and a leader that takes over finds them. `clock` returns seconds.

@@ -82,6 +82,17 @@ class Router:
             return False
         return self.partitioning.home(workspace.id) == self.here
 
+    def groups(self, change: Change, workspace: Workspace) -> list[str]:
+        """What a status change of a workspace whose width has grown may have to wait behind, the latest last.
+
+        Messages that are asked for in the same partitions are one group: it is put off alone, so that what does not depend
+        on these goes on, above all what others wait for to be handed on. A group is named by the partitions that its
+        messages had by all widths; the groups before the last are those of before the width grew again.
+        """
+        widths = [*(one.width for one in workspace.earlier_widths), workspace.width]
+        path = [self.partitioning.of(workspace.id, change.message.uuid, width) for width in widths]
+        return [f"{workspace.id} ?{'.'.join(map(str, path[:length]))}" for length in range(2, len(path) + 1)]
+
     def asked(self, entry: QueueEntry, change: Change, workspace: Workspace, now_ms: int) -> Asked | None:
         """What to ask of an entry if its message may have begun elsewhere, before its workspace's width grew; else None.
 
@@ -97,7 +108,9 @@ class Router:
         earlier = [
             one for one in dict.fromkeys(its.of(name, uuid, width) for width in widths) if one != right
         ]
-        return Asked(entry, change, workspace, right, earlier) if earlier else None
+        if not earlier:
+            return None
+        return Asked(entry, change, workspace, right, earlier, self.groups(change, workspace)[-1])
 
     def target(
         self,

@@ -337,9 +337,54 @@ def test_nothing_overtakes_what_waits_on_an_earlier_route(two_urls: list[str]) -
             assert [right] == [*(await intake._preparer.prepare([second])).forwarded]
             intake._put_off.add({f"acme {before}": Later(["1-0"])})
             batch = await intake._preparer.prepare([second])
-            assert ({}, ["2-0"]) == (batch.forwarded, batch.later["acme"].ids)
+            [(group, later)] = batch.later.items()
+            assert ({}, ["2-0"], True) == (batch.forwarded, later.ids, group.startswith("acme ?"))
             batch = await intake._preparer.prepare([second], {f"acme {before}": False})
             assert [right] == [*batch.forwarded]
+
+    asyncio.run(work())
+
+
+def test_partitions_do_not_wait_for_each_other(two_urls: list[str]) -> None:
+    """When a width has grown twice, what one partition waits for another to hand on does not wait there for the first one.
+
+    More wait than are tried at once, and what is to be handed on is behind them. Then a message's changes come in order.
+    """
+
+    async def work() -> None:
+        async with Installation(two_urls, P, starts=False) as its:
+            home = its.home("acme")
+            await home.add("acme")
+            await grow(its, 2)
+            part = its.partitions[its.code.all_of("acme", 2)[1]]
+
+            def of(second: int, third: int, count: int) -> list[str]:
+                names = (f"{second}-{third}-{n}" for n in range(10_000))
+                found = (
+                    one
+                    for one in names
+                    if (second, third) == (its.code.of("acme", one, 2), its.code.of("acme", one, 3))
+                )
+                return [next(found) for _ in range(count)]
+
+            third = its.code.all_of("acme", 3)[2]
+            ask_home, ask_part = of(part.number, part.number, 100), of(part.number, home.number, 100)
+            [at_part, at_home] = of(part.number, third, 2)
+            told = [(part, uuid) for uuid in [*ask_home, at_part]] + [
+                (home, uuid) for uuid in [*ask_part, at_home]
+            ]
+            for step in range(2):
+                for number, (queue, uuid) in enumerate(told):
+                    await queue.enqueue([line(1000 * step + number, "acme", uuid)])
+            await asyncio.sleep(0.2)
+            await grow(its, 3)
+            await asyncio.sleep(0.2)
+            for one in its.partitions:
+                one.start()
+            await until(its.is_empty, 60)
+            for number, (_, uuid) in enumerate(told):
+                [ids] = (await all_accepted(its, uuid)).values()
+                assert [f"e{number}", f"e{1000 + number}"] == ids
 
     asyncio.run(work())
 
