@@ -260,3 +260,13 @@ def test_a_file_that_is_mended(tmp_path: Path) -> None:
         await archive.aclose()
 
     asyncio.run(work())
+
+
+def test_ended_twice_without_a_replay(run: Run) -> None:
+    """As after Redis was restored from a copy: by its id its last end is found last, whichever was told first."""
+    early, late = callback(1), callback(1, DAY + 1)
+    for some in ([late], [early]):
+        run(run.archive.put(some))
+    found = run(run.archive.get([early.key]))
+    assert late.ended_ms == found[-1].ended_ms
+    assert {early.key: late.digest} == run(run.archive.digests([early.key]))
