@@ -59,7 +59,7 @@ local function is_waiting(entry, id)
   if time_of(key_of('lane', entry.endpoint), id) then return true end
   local leased = key_of('leased', entry.endpoint)
   if redis.call('ZSCORE', leased, id) then
-    if not time_of(leased, id, LATEST) then redis.call('ZADD', leased, NOW, id) end
+    if not time_of(leased, id, latest_time) then redis.call('ZADD', leased, NOW, id) end
     return true
   end
   local place = redis.call('LPOS', key_of('chain', entry.endpoint, entry.message), id)

@@ -78,7 +78,7 @@ local function load_endpoint(endpoint_id, skips, ...)
     ordering = limits.ordering, max = limits.max, rate = limits.rate,
     window = math.min(number_in(h[2], 1, LARGE, START_WINDOW), limits.max),
     hinted_until = number_in(h[3], 0, now + MAX_HINT_MS, 0), -- later ones: Redis's clock went back
-    pause = number_in(h[4], 0, LATEST, 0), is_kept = h[5] ~= false,
+    pause = number_in(h[4], 0, latest_time, 0), is_kept = h[5] ~= false,
     stopped = h[5] ~= false or limits.is_paused or false, tat = number_in(h[6], 0, math.huge, 0),
     waiting = number_in(h[7], -LARGE, LARGE, 0), lane_is_empty = false,
     leased = (skips == 'all' or skips == 'idle' and h[7] == '0') and 0

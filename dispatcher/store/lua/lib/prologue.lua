@@ -58,7 +58,7 @@ local NOW = int(now)
 local HOUR, DAY, MAX_TTL = 3600000, 86400000, 604800000 -- ms; the last is the longest ttlSeconds
 
 -- The latest time that a script of ours writes: the longest setting is 1e9 seconds.
-local LATEST = now + 1e12
+local latest_time = now + 1e12
 
 -- A number of a record; `otherwise` for one that is missing, or that no script of ours can have written
 -- (`nan` is neither less nor more than any other). What is no number at all is an error: lib/aside.lua.
