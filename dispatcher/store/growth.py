@@ -1,7 +1,8 @@
 """Growing from one Redis to several partitions: what is copied from the previous Redis, and what is noted of it.
 
 Copied is what has no end: workspaces with their subscriptions, API keys, and which endpoints the operator stopped. Callbacks
-and messages stay where they are until they are over. Nothing that is there already is overwritten, so all of it can be repeated.
+and messages stay where they are until they are over. The previous Redis is changed until all is copied, so a run that is
+repeated replaces what one before it copied; once the installation has grown, nothing is copied any more.
 """
 
 from collections import Counter
@@ -21,6 +22,7 @@ from dispatcher.errors import (
 from dispatcher.model import LONGEST_TTL_SECONDS, iso
 from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.partitions import AWAY, Partitions
+from dispatcher.store.api_keys import OPERATORS, PRODUCERS
 from dispatcher.store.connection import tls_problem, translated
 from dispatcher.store.format import require_format
 from dispatcher.store.growth_copies import Copies
@@ -31,6 +33,10 @@ from dispatcher.store.servers import Servers
 
 ENDED = " ended"
 """Behind the time in `grown`, once the previous Redis is not needed any more."""
+BEGUN = "0"
+"""In `grown` while it is copied: what the partitions have are copies."""
+NAMED = 3
+"""How many workspaces an error names."""
 WHAT_IS_LOST = (
     "callbacks and status changes that waited in the previous Redis are lost, and its eventIds and messages are not known any "
     "more: status changes that are enqueued once more cause callbacks once more"
@@ -86,17 +92,33 @@ class Growth:
         self._url = partitions.url(number)
         self._installation = Installation(self._old, self._keys, self._url)
 
-    async def copy(self, tell: Callable[[int, int], None] = lambda *_: None) -> Counter[str]:
-        """Copies what is not there yet, and lets workers start; `tell` hears of how many workspaces, of how many, are done.
+    async def copy(
+        self, tell: Callable[[int, int], None] = lambda *_: None, *, replace: bool = False
+    ) -> Counter[str]:
+        """Copies, and lets workers start; `tell` hears of how many workspaces, of how many, are done.
+
+        If that was done before, copies nothing and only takes an end back. With `replace` what the partitions have of their own
+        goes, as what an earlier run copied always does.
 
         Returns how many of each kind were copied. Raises InvalidInput if the previous Redis holds no installation with one
-        partition, or the partitions have workers of an installation of their own; or OtherFormat, RedisUnavailable.
+        partition, or the partitions have one of their own; or OtherFormat, RedisUnavailable.
         """
-        number = await self._format()
-        await self._require_no_other()
+        number, is_noted = await self._format()
+        has_grown = (await _grown(self._of.servers, self._prefix))[0] > 0
+        if has_grown and not is_noted:
+            raise InvalidInput(
+                f"the partitions have grown, and {self._keys.format} in the previous Redis does not say so. If it has gone on as "
+                f"before since, delete {grown_key(self._prefix)} on the servers of DISPATCHER_REDIS_URL, and run `dispatcher grow "
+                f"--replace`. If it was restored from a backup, set that key there to '{number}{GROWN_INTO}{self._number}'"
+            )
+        if not has_grown:
+            await self._require_no_other(replace=replace)
         await require_partitions(self._of.servers, self._prefix, keep=True)
         await self._raise_format(number)
-        copied = await Copies(self._of, self._number).make(tell)
+        copied = Counter[str]()
+        if not has_grown:
+            await self._set_grown(BEGUN)
+            copied = await Copies(self._of, self._number).make(tell)
         await self._note()
         return copied
 
@@ -180,8 +202,11 @@ class Growth:
         """How many status changes are on the previous queue, and how many callbacks have not ended there."""
         return await self._installation.waiting()
 
-    async def _format(self) -> int:
-        """The previous Redis's data format. Raises InvalidInput or OtherFormat if it cannot be copied from."""
+    async def _format(self) -> tuple[int, bool]:
+        """The previous Redis's data format, and whether it is noted there that it has grown.
+
+        Raises InvalidInput or OtherFormat if it cannot be copied from.
+        """
         with translated(self._url):
             stored, count = await self._old.mget(self._keys.format, self._keys.count)
         found, _, into = (stored or b"").decode().partition(GROWN_INTO)
@@ -197,12 +222,10 @@ class Growth:
                 "database and DISPATCHER_KEY_PREFIX, and were its workers upgraded to this version?"
             )
         require_format(found, archives=True)  # the partitions are looked at next, with the settings
-        return int(found)
+        return int(found), bool(into)
 
-    async def _require_no_other(self) -> None:
-        """Raises InvalidInput if workers run on the partitions, or callbacks wait there, that have not come from the previous Redis."""
-        if (await _grown(self._of.servers, self._prefix))[0]:
-            return
+    async def _require_no_other(self, *, replace: bool) -> None:
+        """Raises InvalidInput if the partitions have workers, callbacks that wait, or, unless `replace`, what is no copy."""
         workers = await InstallationAcross(self._of).workers()
         waiting = await self._of.everywhere(lambda n: self._at(n).waiting(), range(self._number))
         pending = sum(pending for _, pending in waiting.values())
@@ -212,6 +235,29 @@ class Growth:
                 f"{_counted(pending, 'waiting callback')}, which this one cannot grow into. Are these the right servers? If they are, let "
                 "it send what waits, and stop its workers"
             )
+        if replace or await self._has_begun():
+            return
+        if own := await self._own():
+            more = f" and {len(own) - NAMED:,} more" if len(own) > NAMED else ""
+            raise InvalidInput(
+                f"the servers of DISPATCHER_REDIS_URL hold {', '.join(own[:NAMED])}{more} already. Are these the right servers? If they "
+                "are, and all there may go, `dispatcher grow --replace` has the previous Redis's workspaces and API keys in its place"
+            )
+
+    async def _has_begun(self) -> bool:
+        key = grown_key(self._prefix)
+        with translated(self._of.url(0)):
+            return await self._of.servers.call_for(key, "GET", key) is not None
+
+    async def _own(self) -> list[str]:
+        """What the partitions have of workspaces and API keys, for an error text."""
+        found = await self._of.everywhere(self._of.names, range(self._number))
+        names = [f"workspace {name}" for name in sorted({name for names in found.values() for name in names})]
+        for owner, what in ((PRODUCERS, "API keys of producers"), (OPERATORS, "keys of the console")):
+            home = self._of.partitioning.home(owner)
+            if await self._of.call(home, "EXISTS", self._of.keys[home].api_keys(owner)):
+                names.append(what)
+        return names
 
     async def _raise_format(self, number: int) -> None:
         """Raises the partitions' data format to that of the previous Redis."""

@@ -34,13 +34,20 @@ def grow(
             help="With --end: the previous Redis is gone for good. What waited there is lost, and its eventIds are not known any more.",
         ),
     ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Although the partitions have workspaces or API keys that no `grow` copied: these go.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Copy workspaces and API keys of the one Redis before into the partitions, so that workers can lead them.
 
     Settings: DISPATCHER_REDIS_URL and DISPATCHER_PARTITIONS as they are to be, DISPATCHER_PREVIOUS_REDIS_URL for the Redis so far,
-    from which nothing is removed. Callbacks and messages stay there until they are over. What was copied before is left as it is,
-    so the command can be repeated.
+    from which nothing is removed. Callbacks and messages stay there until they are over. If it breaks off, repeat it: what was
+    copied is replaced by what the Redis so far has by then. Once all is copied, it copies nothing more, and only takes an end back.
 
     docs/partitions.md, "From one Redis", has all steps.
 
@@ -52,8 +59,10 @@ def grow(
     """
     if (force or lost) and not end:
         terminal.fail(f"--{'force' if force else 'lost'} goes with --end", terminal.USAGE)
+    if replace and end:
+        terminal.fail("--replace does not go with --end", terminal.USAGE)
     settings = _settings()
-    found = terminal.run(_end(settings, force=force, lost=lost) if end else _copy(settings))
+    found = terminal.run(_end(settings, force=force, lost=lost) if end else _copy(settings, replace=replace))
     if as_json:
         terminal.print_json(found)
     else:
@@ -80,7 +89,7 @@ def _show(found: dict[str, Any]) -> None:
     terminal.print_text(
         f"copied: {tables.counted(found['workspaces'], 'workspace', 'workspaces')}, "
         f"{tables.counted(found['apiKeys'], 'API key', 'API keys')}, "
-        f"{tables.counted(found['stoppedEndpoints'], 'stopped endpoint', 'stopped endpoints')}; what was there is left as it was"
+        f"{tables.counted(found['stoppedEndpoints'], 'stopped endpoint', 'stopped endpoints')}"
     )
     terminal.print_text(
         f"in the previous Redis {tables.counted(found['queued'], 'status change is', 'status changes are')} on the queue, "
@@ -88,14 +97,16 @@ def _show(found: dict[str, Any]) -> None:
     )
 
 
-async def _copy(settings: Settings) -> dict[str, Any]:
+async def _copy(settings: Settings, *, replace: bool) -> dict[str, Any]:
     async with AsyncExitStack() as closing:
         growth, audit = await _growth(settings, closing)
         bar = closing.enter_context(
             Progress(console=terminal.err, transient=True, disable=not sys.stderr.isatty())
         )
         task = bar.add_task("workspaces")
-        copied = await growth.copy(lambda done, total: bar.update(task, completed=done, total=total))
+        copied = await growth.copy(
+            lambda done, total: bar.update(task, completed=done, total=total), replace=replace
+        )
         found = {kind: copied[kind] for kind in ("workspaces", "apiKeys", "stoppedEndpoints")}
         await audit.add("grow.copy", after=found)
         queued, waiting = await growth.waiting()

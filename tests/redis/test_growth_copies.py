@@ -1,22 +1,30 @@
 """What `grow` copies from the previous Redis: all of it, in commands of bounded size, and nothing that is only half there."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import hiredis
 import pytest
 import redis
 
+from dispatcher.errors import InvalidInput
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.command_parts import MOST_ARGUMENTS
 from dispatcher.store.format import FORMAT
 from dispatcher.store.grown_servers import GrownServers
 from dispatcher.store.growth import Growth
+from dispatcher.store.growth_copies import Copies
 from dispatcher.store.keys import Keys, endpoint_id, keys_of
 from dispatcher.store.servers import PlainServers
 
 MANY = 9000
 COUNT = 2
+OLD, NEW = b"https://old.example", b"https://new.example"
+
+T = TypeVar("T")
 
 
 def fill(url: str) -> None:
@@ -35,6 +43,24 @@ def fill(url: str) -> None:
         pipe.execute()
 
 
+def growing(here: str, previous: str, act: Callable[[Growth], Awaitable[T]]) -> T:
+    """What is done with the growth of a previous Redis into two partitions on one server."""
+
+    async def work() -> T:
+        servers = GrownServers(PlainServers([here], keys_of("dispatcher", COUNT)), previous, "dispatcher")
+        try:
+            return await act(Growth(Partitions(servers, needs_all=True), "dispatcher"))
+        finally:
+            await servers.aclose()
+
+    return asyncio.run(work())
+
+
+def grow(here: str, previous: str, **how: bool) -> Counter[str]:
+    """What `dispatcher grow` copies."""
+    return growing(here, previous, lambda growth: growth.copy(**how))
+
+
 def test_very_many(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of thousands no command has more arguments than proxies allow; a workspace without a record is none afterwards."""
     here, previous = two_urls
@@ -48,14 +74,7 @@ def test_very_many(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(hiredis, "pack_command", counted)
 
-    async def grow() -> dict[str, int]:
-        servers = GrownServers(PlainServers([here], keys_of("dispatcher", COUNT)), previous, "dispatcher")
-        try:
-            return await Growth(Partitions(servers, needs_all=True), "dispatcher").copy()
-        finally:
-            await servers.aclose()
-
-    copied = asyncio.run(grow())
+    copied = grow(here, previous)
     assert (1, MANY) == (copied["workspaces"], copied["stoppedEndpoints"])
     assert max(sizes) <= MOST_ARGUMENTS
     with redis.Redis.from_url(here) as client:
@@ -65,3 +84,122 @@ def test_very_many(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None
         certificates = [client.zcard(keys.client_certificates) for keys in all_keys]
     assert [b"acme"] == names
     assert (MANY, MANY) == (sum(listed), sum(certificates))
+
+
+class Broken(Exception):
+    """The run breaks off."""
+
+
+def broken_off(monkeypatch: pytest.MonkeyPatch, here: str, previous: str) -> None:
+    """A run of `grow` that has copied all, and noted nothing yet."""
+    whole = Copies.make
+
+    async def make(copies: Copies, tell: Callable[[int, int], None]) -> Counter[str]:
+        await whole(copies, tell)
+        raise Broken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Copies, "make", make)
+        with pytest.raises(Broken):
+            grow(here, previous)
+
+
+def before_growth(client: Any, keys: Keys) -> None:
+    """An installation with two customers, API keys of one and of producers, and a stopped endpoint of each."""
+    client.set(keys.format, FORMAT)
+    for name in ("acme", "gone"):
+        client.sadd(keys.workspaces, name)
+        client.hset(keys.workspace(name), mapping={"dialect": "zeckta", "callback_url": OLD, "secrets": "s1"})
+        client.zadd(keys.client_certificates, {f"{name} crm": 5})
+        endpoint = f"{name} https://a.example:443"
+        client.hset(keys.endpoint(endpoint_id(endpoint)), mapping={"name": endpoint, "stopped": 1})
+        client.zadd(keys.endpoints, {endpoint_id(endpoint): "inf"})
+        client.sadd(keys.api_keys(name), f"k-{name}")
+        client.hset(keys.api_key(f"k-{name}"), "workspace", name)
+    client.sadd(keys.api_keys("acme"), "kept")
+    client.hset(keys.api_key("kept"), "workspace", "acme")
+    client.sadd(keys.api_keys("*"), "producer")
+    client.hset(keys.api_key("producer"), "workspace", "*")
+
+
+def changed_meanwhile(client: Any, keys: Keys) -> None:
+    """It goes on, and one customer leaves; the other has another URL and secret, and an API key less."""
+    client.hset(keys.workspace("acme"), mapping={"callback_url": NEW, "secrets": "s2", "width": 1})
+    client.hdel(keys.workspace("acme"), "dialect")
+    client.delete(keys.workspace("gone"), keys.api_keys("gone"), keys.api_key("k-gone"))
+    client.srem(keys.workspaces, "gone")
+    client.srem(keys.api_keys("acme"), "k-acme")
+    client.delete(keys.api_key("k-acme"), keys.api_key("producer"), keys.api_keys("*"))
+    client.zrem(keys.client_certificates, "gone crm")
+    for name in ("acme", "gone"):
+        client.hdel(keys.endpoint(endpoint_id(f"{name} https://a.example:443")), "stopped")
+        client.zadd(keys.endpoints, {endpoint_id(f"{name} https://a.example:443"): 7})
+
+
+def everything(client: Any) -> dict[str, Any]:
+    """What the partitions have of workspaces, API keys, certificates and endpoints."""
+    found: dict[str, Any] = {}
+    for keys in keys_of("dispatcher", COUNT):
+        for key in map(bytes.decode, client.scan_iter(f"{keys.prefix}:*")):
+            what = key.removeprefix(f"{keys.prefix}:")
+            if what in ("workspaces", "endpoints", "expiries-of-certificates") or "api-keys" in what:
+                members = client.smembers(key) if client.type(key) == b"set" else client.zrange(key, 0, -1)
+                found[what] = found.get(what, set()) | {*members}
+            elif client.type(key) == b"hash":
+                found[what] = client.hgetall(key)
+    return found
+
+
+def test_a_run_that_broke_off_is_replaced(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was changed, revoked or removed after a run that broke off is so in what the next one copies."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as old, redis.Redis.from_url(here) as new:
+        before_growth(old, Keys("dispatcher"))
+        broken_off(monkeypatch, here, previous)
+        assert {b"acme", b"gone"} == everything(new)["workspaces"]
+        changed_meanwhile(old, Keys("dispatcher"))
+        assert Counter(workspaces=1, apiKeys=1, stoppedEndpoints=0) == grow(here, previous)
+        assert everything(new) == {
+            "workspaces": {b"acme"},
+            "workspace:acme": {b"callback_url": NEW, b"secrets": b"s2", b"width": b"1"},
+            "api-keys:acme": {b"kept"},
+            "api-key:kept": {b"workspace": b"acme"},
+            "expiries-of-certificates": {b"acme crm"},
+        }
+
+
+def test_nothing_is_copied_twice(two_urls: list[str]) -> None:
+    """Once it has grown, what is removed stays so: a repeated run copies nothing, nor does one that takes an end back."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as old, redis.Redis.from_url(here) as new:
+        before_growth(old, Keys("dispatcher"))
+        assert 2 == grow(here, previous)["workspaces"]
+        for keys in keys_of("dispatcher", COUNT):
+            new.delete(keys.workspaces, keys.workspace("gone"), keys.api_key("k-acme"))
+        expected = everything(new)
+        assert Counter() == grow(here, previous)
+        growing(here, previous, lambda growth: growth.end(1, force=True))
+        assert new.get("dispatcher:grown").endswith(b" ended")
+        assert Counter() == grow(here, previous)
+        assert not new.get("dispatcher:grown").endswith(b" ended")
+        assert expected == everything(new)
+
+
+def test_gone_back(two_urls: list[str]) -> None:
+    """After growth was gone back from, all is copied anew; who forgot to delete what was noted of it is told."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as old, redis.Redis.from_url(here) as new:
+        before_growth(old, Keys("dispatcher"))
+        grow(here, previous)
+        old.set("dispatcher:format", FORMAT)
+        changed_meanwhile(old, Keys("dispatcher"))
+        with pytest.raises(InvalidInput, match="delete dispatcher:grown on the servers"):
+            grow(here, previous)
+        new.delete("dispatcher:grown")
+        with pytest.raises(
+            InvalidInput, match="hold workspace acme, workspace gone, API keys of producers already"
+        ):
+            grow(here, previous)
+        assert 1 == grow(here, previous, replace=True)["workspaces"]
+        assert {b"acme"} == everything(new)["workspaces"]
+        assert NEW == everything(new)["workspace:acme"][b"callback_url"]

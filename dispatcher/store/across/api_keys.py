@@ -48,7 +48,7 @@ class ApiKeysAcross(ApiKeys):
 
     async def revoke(self, workspace: str, id_: str) -> None:
         """As ApiKeys.revoke."""
-        if self._previous is not None:  # from where it might be copied once more
+        if self._previous is not None:  # which knows it again if growth is gone back from
             with suppress(NotFound):
                 await self._at(self._previous).revoke(workspace, id_)
         if id_ not in await self._at(self._home(workspace))._ids(workspace):
