@@ -181,6 +181,12 @@ def _for_now(error: ResponseError) -> tuple[str, str] | None:
         )
     if is_for_now(error):
         return f"cannot serve now: {without_script(text)}", "look at its log and INFO"
+    if "exhausted the last possible ID" in text:  # store/growth.py made it so
+        what = "takes no status changes any more, because its installation has grown into several partitions elsewhere"
+        return (
+            what,
+            "give the producer the URL and the number of partitions that it has now (docs/partitions.md)",
+        )
     if unknown := _EACH_REDIS_KNOWS.search(text):
         advice = "if it is a sentinel, the URL starts with redis+sentinel:// and ends in the primary's name"
         return f"is no Redis that holds data: it does not know {unknown[1].upper()}", advice

@@ -29,12 +29,15 @@ from dispatcher.store.growth_copies import Copies
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import GROWN_INTO, Keys, grown_key
 from dispatcher.store.partition_count import require_partitions
+from dispatcher.store.queue import GROUP
 from dispatcher.store.servers import Servers
 
 ENDED = " ended"
 """Behind the time in `grown`, once the previous Redis is not needed any more."""
 BEGUN = "0"
 """In `grown` while it is copied: what the partitions have are copies."""
+LAST_ENTRY = f"{2**64 - 1}-{2**64 - 1}"
+"""The last id of an entry that a stream can have: behind it XADD adds nothing, and is answered with an error."""
 NAMED = 3
 """How many workspaces an error names."""
 WHAT_IS_LOST = (
@@ -116,7 +119,9 @@ class Growth:
         await require_partitions(self._of.servers, self._prefix, keep=True)
         await self._raise_format(number)
         copied = Counter[str]()
-        if not has_grown:
+        if has_grown:
+            await self._open_queue()
+        else:
             await self._set_grown(BEGUN)
             copied = await Copies(self._of, self._number).make(tell)
         await self._note()
@@ -150,6 +155,7 @@ class Growth:
                 f"the previous Redis knows eventIds and messages until {iso(until_ms)}, if nothing comes to them; without it a "
                 "repeated eventId would be sent twice (--force ends it all the same)"
             )
+        await self._close_queue()
         await self._set_ended()
 
     async def end_lost(self) -> None:
@@ -201,6 +207,35 @@ class Growth:
     async def waiting(self) -> tuple[int, int]:
         """How many status changes are on the previous queue, and how many callbacks have not ended there."""
         return await self._installation.waiting()
+
+    async def _close_queue(self) -> None:
+        """Has the previous queue take nothing more, as nobody reads it: a producer that still has it gets an error.
+
+        Raises StillWaiting if something was enqueued just now.
+        """
+        key = self._keys.events
+
+        async def close(pipe: Any) -> None:
+            if queued := await pipe.xlen(key):
+                raise StillWaiting(f"{_counted(queued, 'status change')} came to the previous queue just now")
+            is_there = await pipe.exists(key)
+            pipe.multi()
+            if not is_there:
+                pipe.execute_command("XGROUP", "CREATE", key, GROUP, "$", "MKSTREAM")
+            pipe.execute_command("XSETID", key, LAST_ENTRY)
+
+        with translated(self._url):
+            await self._old.transaction(close, key)  # runs again if something is enqueued meanwhile
+
+    async def _open_queue(self) -> None:
+        """Has the previous queue take status changes again, if `_close_queue` was the last that changed it."""
+        key = self._keys.events
+        with translated(self._url):
+            if not await self._old.exists(key):
+                return
+            last = (await self._old.xinfo_stream(key))["last-generated-id"]
+            if last == LAST_ENTRY.encode():
+                await self._old.execute_command("XSETID", key, f"{await self.now_ms()}-0")
 
     async def _format(self) -> tuple[int, bool]:
         """The previous Redis's data format, and whether it is noted there that it has grown.

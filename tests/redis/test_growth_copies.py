@@ -9,7 +9,8 @@ import hiredis
 import pytest
 import redis
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import EnqueueInterrupted, InvalidInput, StillWaiting
+from dispatcher.producer import Dispatcher
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.command_parts import MOST_ARGUMENTS
@@ -19,6 +20,7 @@ from dispatcher.store.growth import Growth
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.keys import Keys, endpoint_id, keys_of
 from dispatcher.store.servers import PlainServers
+from tests.redis.test_producer import change
 
 MANY = 9000
 COUNT = 2
@@ -203,3 +205,23 @@ def test_gone_back(two_urls: list[str]) -> None:
         assert 1 == grow(here, previous, replace=True)["workspaces"]
         assert {b"acme"} == everything(new)["workspaces"]
         assert NEW == everything(new)["workspace:acme"][b"callback_url"]
+
+
+def test_the_old_queue_after_the_end(two_urls: list[str]) -> None:
+    """It takes nothing once the previous Redis is not needed, and the producer says so; it does again when the end is taken back."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as old, Dispatcher.from_url(previous) as producer:
+        before_growth(old, Keys("dispatcher"))
+        grow(here, previous)
+        for _ in range(2):  # without a stream, and with one
+            growing(here, previous, lambda growth: growth.end(1, force=True))
+            with pytest.raises(EnqueueInterrupted, match="has grown into several partitions elsewhere"):
+                producer.enqueue(change(1))
+            assert 0 == producer.queued()
+            grow(here, previous)
+            producer.enqueue(change(2))
+            [(_, [(entry, _)])] = old.xreadgroup("workers", "intake", {"dispatcher:events": ">"})
+            with pytest.raises(StillWaiting, match="1 status change and 0 callbacks wait"):
+                growing(here, previous, lambda growth: growth.end(1, force=True))
+            old.xack("dispatcher:events", "workers", entry)
+            old.xdel("dispatcher:events", entry)
