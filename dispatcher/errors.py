@@ -11,6 +11,7 @@ DispatcherError
 │   ├── RedisFull        Redis has reached its memory limit
 │   └── EnqueueInterrupted   no connection, or it broke while enqueuing; `confirmed` lists what is on the queue
 │                        inside a worker only, not exported:
+├── PartlyDone           some partitions have made a change (a RedisUnavailable), others do not answer; `result` is of those
 ├── PreviousUnavailable  the Redis before (a RedisUnavailable) does not answer: docs/partitions.md
 ├── OtherSettings        the process's settings are not the installation's, which may have grown (an OtherFormat)
 ├── HasGrown             the installation is on other servers now (OtherSettings): docs/partitions.md
@@ -22,6 +23,7 @@ DispatcherError
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def visible(value: object) -> str:
@@ -120,6 +122,17 @@ class PreviousUnavailable(RedisUnavailable):
             for one in (str(error), error.advice)
         )
         return cls(f"the previous Redis: {text}", error.why, advice)
+
+
+class PartlyDone(RedisUnavailable):
+    """A change is made in some partitions of a workspace, and not in others, which do not answer.
+
+    `result` is what the method returns, of those that made it.
+    """
+
+    def __init__(self, text: str, result: Any) -> None:
+        super().__init__(text)
+        self.result = result
 
 
 class RedisFull(RedisUnavailable):

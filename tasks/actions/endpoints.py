@@ -13,6 +13,7 @@ from dispatcher.store.holds import by_trouble
 from dispatcher.store.replies import Retried, Stopped
 from dispatcher.store.subscriptions import found as of_name
 from tasks import wiring
+from tasks.actions.partly import Partly
 
 NAMED = 3
 """How many known endpoints an error text suggests for an unknown one."""
@@ -84,21 +85,25 @@ async def again(store: wiring.Store, endpoint: Endpoint) -> Endpoint:
 
 async def stop(store: wiring.Store, endpoint: Endpoint, *, resume: bool) -> Stopped:
     """Stops an endpoint, or with `resume` lets it send again."""
-    word = await store.ledger.stop(endpoint.id, resume=resume)
+    partly = Partly()
+    word = await partly.of(store.ledger.stop(endpoint.id, resume=resume))
     if word is Stopped.CHANGED:
         what = "endpoint.resume" if resume else "endpoint.stop"
         await store.audit.add(what, endpoint.workspace, after=_noted(endpoint))
+    partly.raise_problem()
     return word
 
 
 async def retry_one(store: wiring.Store, endpoint: Endpoint) -> Retried:
     """Retries an endpoint now: probes a paused one, makes waiting callbacks due."""
-    retried = await _retry(store, endpoint)
+    partly = Partly()
+    retried = await _retry(store, endpoint, partly)
     if retried.changed:
         about = _noted(endpoint) | {"probed": bool(retried.pause_ended_ms)}
         await store.audit.add(
             "endpoint.retry", endpoint.workspace, after=about | {"madeDue": retried.made_due}
         )
+    partly.raise_problem()
     return retried
 
 
@@ -133,20 +138,22 @@ async def retry_all(
     progress: Callable[[Sequence[Endpoint]], Iterable[Endpoint]],
 ) -> tuple[int, int]:
     """Retries endpoints; returns how many are probed and how many callbacks were made due. `progress` wraps the loop."""
-    probed = made_due = 0
+    probed, made_due, partly = 0, 0, Partly()
     async with store.audit.steps("endpoint.retry", workspace or "", state=state) as done:
         for number, endpoint in enumerate(progress(endpoints), 1):
-            retried = await _retry(store, endpoint)
+            retried = await _retry(store, endpoint, partly)
             probed += bool(retried.pause_ended_ms)
             made_due += retried.made_due
             done |= {"endpoints": number, "probed": probed, "madeDue": made_due}
+        partly.raise_problem()
     return probed, made_due
 
 
-async def _retry(store: wiring.Store, endpoint: Endpoint) -> Retried:
+async def _retry(store: wiring.Store, endpoint: Endpoint, partly: Partly) -> Retried:
     if not _can_be_retried(endpoint):
         return Retried(stopped=endpoint.stopped_ms is not None)
-    return await store.ledger.retry(endpoint.id, await store.endpoints.later(endpoint)) or Retried()
+    later = await store.endpoints.later(endpoint)
+    return await partly.of(store.ledger.retry(endpoint.id, later)) or Retried()
 
 
 def _noted(endpoint: Endpoint) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dispatcher.store.archive.ends import ends
 from dispatcher.store.archive.which import Which
 from dispatcher.store.stored_callback import Pending, StoredCallback, Waiting
 from tasks import wiring
+from tasks.actions.partly import Partly
 
 BATCH = 500
 
@@ -35,9 +36,11 @@ async def cancel(
     batches = [(to, some) for to, group in by_endpoint for some in _batched([one.waiting for one in group])]
     count = 0
     async with store.audit.steps("callbacks.cancel", workspace, endpoint=origin, **about) as done:
+        partly = Partly()
         for to, some in progress(batches):
-            count += await store.ledger.cancel(to, some)
+            count += await partly.of(store.ledger.cancel(to, some))
             done["cancelled"] = count
+        partly.raise_problem()
     return count
 
 
@@ -58,12 +61,14 @@ async def forget(
     """Removes callbacks from the ledger, and then from the archive; returns how many each had. `about` goes into the audit entry."""
     count = archived = 0
     async with store.audit.steps("callbacks.forget", workspace, **about) as done:
+        partly = Partly()
         for ids in _batched([event.event_id for event in events]):
-            count += await store.ledger.forget(workspace, ids)
+            count += await partly.of(store.ledger.forget(workspace, ids))
             done["forgotten"] = count
-            if store.archive:
+            if store.archive and not partly.problem:  # later, once Redis has none of them
                 archived += await store.archive.remove([(workspace, one) for one in ids])
                 done["archived"] = archived
+        partly.raise_problem()
     return count, archived
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dispatcher.store.rejected import RejectedEntry
 from tasks import wiring
+from tasks.actions.partly import Partly
 
 KEPT = 10_000
 """How many rejected entries are kept at most."""
@@ -61,16 +62,19 @@ async def requeue(
     requeued = left = 0
     about = {"entry": choice.entry, "reason": choice.reason}
     async with store.audit.steps("rejected.requeue", choice.workspace or "", **about) as done:
-        step = REQUEUED_AT_ONCE
+        step, partly = REQUEUED_AT_ONCE, Partly()
         for some in progress([ids[first : first + step] for first in range(0, len(ids), step)]):
-            there, gone = await store.ledger.requeue(some)
+            there, gone = await partly.of(store.ledger.requeue(some))
             requeued, left = requeued + there, left + gone
             done["requeued"] = requeued
+        partly.raise_problem()
     return Requeued(len(ids), requeued, left)
 
 
 async def remove(store: wiring.Store, choice: Choice, ids: Sequence[str]) -> int:
     """Deletes entries; returns how many were still there. `choice` goes into the audit entry."""
-    removed = await store.rejected.remove(ids)
+    partly = Partly()
+    removed = await partly.of(store.rejected.remove(ids))
     await store.audit.add("rejected.purge", after={"reason": choice.reason, "removed": removed})
+    partly.raise_problem()
     return removed

@@ -1,12 +1,14 @@
 """What operators change in the ledger of an installation with several partitions."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from dispatcher.errors import RedisUnavailable
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.rejected import by_partition
+from dispatcher.store.across.tried import Tried
 from dispatcher.store.archive.archived_callback import ArchivedCallback
 from dispatcher.store.endpoints import HOUR_MS
 from dispatcher.store.ledger import Ledger
@@ -18,7 +20,8 @@ from dispatcher.store.wire import Argument
 class LedgerAcross(Ledger):
     """Finds the ledger of each partition concerned. What workers call is of one partition, and is not here.
 
-    Every method raises RedisUnavailable, also if only one of the partitions concerned does not answer.
+    Every method raises RedisUnavailable, also if only one of the partitions concerned does not answer. A change is made in all
+    others before that, and the error is PartlyDone.
     """
 
     def __init__(self, partitions: Partitions, make: Callable[[int], Ledger]) -> None:
@@ -57,90 +60,101 @@ class LedgerAcross(Ledger):
 
     async def cancel(self, endpoint: str, waiting: Sequence[Waiting]) -> int:
         """As Ledger.cancel."""
-        return sum(
-            [
-                await self.at(n).cancel(endpoint, waiting)
-                for n in await self._partitions.with_endpoint(endpoint)
-            ]
-        )
+        parts = await self._partitions.with_endpoint(endpoint)
+        return await self._sum(lambda n: self.at(n).cancel(endpoint, waiting), parts)
 
     async def forget(self, workspace: str, event_ids: Sequence[str]) -> int:
         """As Ledger.forget."""
-        return sum(
-            [await self.at(n).forget(workspace, event_ids) for n in await self._partitions.of(workspace)]
-        )
+        parts = await self._partitions.of(workspace)
+        return await self._sum(lambda n: self.at(n).forget(workspace, event_ids), parts)
 
     async def erase(self, workspace: str, event_ids: Sequence[str]) -> tuple[int, int]:
         """As Ledger.erase."""
-        found = [await self.at(n).erase(workspace, event_ids) for n in await self._partitions.of(workspace)]
-        return sum(erased for erased, _ in found), sum(left for _, left in found)
+        parts = await self._partitions.of(workspace)
+        tried = await self._partitions.each(lambda n: self.at(n).erase(workspace, event_ids), parts)
+        return tried.whole(_sums(tried.found.values()))
 
     async def unlist(self, workspace: str, places: Sequence[tuple[str, str, str]]) -> int:
         """As Ledger.unlist."""
-        return sum([await self.at(n).unlist(workspace, places) for n in await self._partitions.of(workspace)])
+        parts = await self._partitions.of(workspace)
+        return await self._sum(lambda n: self.at(n).unlist(workspace, places), parts)
 
     async def move(
         self, workspace: str, from_url: str, url: str, endpoint: str, waiting: Sequence[Waiting]
     ) -> int:
         """As Ledger.move."""
-        return sum(
-            [
-                await self.at(n).move(workspace, from_url, url, endpoint, waiting)
-                for n in await self._partitions.of(workspace)
-            ]
-        )
+        parts = await self._partitions.of(workspace)
+        return await self._sum(lambda n: self.at(n).move(workspace, from_url, url, endpoint, waiting), parts)
 
     async def requeue(self, ids: Sequence[str]) -> tuple[int, int]:
         """As Ledger.requeue; ids are `partition:id`. Raises InvalidInput for others."""
-        found = [await self.at(n).requeue(some) for n, some in by_partition(self._partitions, ids).items()]
-        return sum(there for there, _ in found), sum(left for _, left in found)
+        by_part = by_partition(self._partitions, ids)
+        tried = await self._partitions.each(lambda n: self.at(n).requeue(by_part[n]), by_part)
+        return tried.whole(_sums(tried.found.values()))
 
     async def stop(self, endpoint: str, *, resume: bool = False) -> Stopped:
         """As Ledger.stop. One that some partition of its workspace does not know yet is stopped there too, for what comes."""
-        words = {
-            n: await self.at(n).stop(endpoint, resume=resume)
-            for n in await self._partitions.with_endpoint(endpoint)
-        }
-        known = [n for n, word in words.items() if word is not Stopped.UNKNOWN]
+        parts = await self._partitions.with_endpoint(endpoint)
+        tried = await self._partitions.each(lambda n: self.at(n).stop(endpoint, resume=resume), parts)
+        known = {n: word for n, word in tried.found.items() if word is not Stopped.UNKNOWN}
         if not known:
-            return Stopped.UNKNOWN
+            return Tried(known, tried.problems).whole(Stopped.UNKNOWN)
         if not resume:
-            words |= await self._stop_elsewhere(endpoint, known)
-        return Stopped.CHANGED if Stopped.CHANGED in words.values() else Stopped.SAME
+            tried = tried.also(await self._stop_elsewhere(endpoint, [*known], tried.problems))
+        return tried.whole(Stopped.CHANGED if Stopped.CHANGED in tried.found.values() else Stopped.SAME)
 
-    async def _stop_elsewhere(self, endpoint: str, known: Sequence[int]) -> dict[int, Stopped]:
-        """Stops an endpoint in the partitions of its workspace that do not know it yet."""
-        call, keys = self._partitions.call, self._partitions.keys
-        name = await call(known[0], "HGET", keys[known[0]].endpoint(endpoint), "name") or b""
-        workspace = EndpointName.parse(name.decode(errors="replace")).workspace
-        home = self._partitions.partitioning.home(workspace)
-        found: dict[int, Stopped] = {}
-        if await call(home, "EXISTS", keys[home].workspace(workspace)):  # else nothing comes any more
-            for n in [n for n in await self._partitions.of(workspace) if n not in known]:
-                await call(n, "HSETNX", keys[n].endpoint(endpoint), "name", name)
-                await call(n, "PEXPIRE", keys[n].endpoint(endpoint), HOUR_MS)  # `stop` ends that
-                found[n] = await self.at(n).stop(endpoint)
-        return found
+    async def _stop_elsewhere(
+        self, endpoint: str, known: Sequence[int], away: Collection[int]
+    ) -> Tried[Stopped]:
+        """Stops an endpoint in the partitions of its workspace that do not know it yet, but for those that are away."""
+        call, keys, home = self._partitions.call, self._partitions.keys, known[0]
+        try:
+            name = await call(known[0], "HGET", keys[known[0]].endpoint(endpoint), "name") or b""
+            workspace = EndpointName.parse(name.decode(errors="replace")).workspace
+            home = self._partitions.partitioning.home(workspace)
+            if not await call(home, "EXISTS", keys[home].workspace(workspace)):
+                return Tried({}, {})  # nothing comes any more
+            others = [n for n in await self._partitions.of(workspace) if n not in {*known, *away}]
+        except RedisUnavailable as error:
+            return Tried({}, {home: error})
+
+        async def stop(n: int) -> Stopped:
+            await call(n, "HSETNX", keys[n].endpoint(endpoint), "name", name)
+            await call(n, "PEXPIRE", keys[n].endpoint(endpoint), HOUR_MS)  # `stop` ends that
+            return await self.at(n).stop(endpoint)
+
+        return await self._partitions.each(stop, others)
 
     async def retry(self, endpoint: str, later: Sequence[tuple[str, float]] = ()) -> Retried | None:
         """As Ledger.retry."""
-        found = [
-            await self.at(n).retry(endpoint, later) for n in await self._partitions.with_endpoint(endpoint)
-        ]
-        retried = [one for one in found if one]
-        if not retried:
-            return None
-        return Retried(
-            max(one.pause_ended_ms for one in retried),
-            max(one.probe_ends_ms for one in retried),
-            sum(one.made_due for one in retried),
-            all(one.stopped for one in retried),
-        )
+        parts = await self._partitions.with_endpoint(endpoint)
+        tried = await self._partitions.each(lambda n: self.at(n).retry(endpoint, later), parts)
+        return tried.whole(_retried([one for one in tried.found.values() if one]))
 
     async def expedite(self, endpoint: str) -> None:
         """As Ledger.expedite."""
-        for n in await self._partitions.with_endpoint(endpoint):
-            await self.at(n).expedite(endpoint)
+        parts = await self._partitions.with_endpoint(endpoint)
+        (await self._partitions.each(lambda n: self.at(n).expedite(endpoint), parts)).whole(None)
+
+    async def _sum(self, act: Callable[[int], Awaitable[int]], parts: Sequence[int]) -> int:
+        tried = await self._partitions.each(act, parts)
+        return tried.whole(sum(tried.found.values()))
 
     async def _run(self, name: str, *args: Argument, of: Sequence[str] = ()) -> tuple[list[Any], float]:
         raise NotImplementedError(f"{name} is of one partition: ask its own ledger")
+
+
+def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    found = [*pairs]
+    return sum(one for one, _ in found), sum(other for _, other in found)
+
+
+def _retried(some: Sequence[Retried]) -> Retried | None:
+    if not some:
+        return None
+    return Retried(
+        max(one.pause_ended_ms for one in some),
+        max(one.probe_ends_ms for one in some),
+        sum(one.made_due for one in some),
+        all(one.stopped for one in some),
+    )

@@ -16,6 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from dispatcher.errors import PreviousUnavailable, RedisFull, RedisUnavailable
 from dispatcher.store.across.absent import Absent
 from dispatcher.store.across.presence import Presence
+from dispatcher.store.across.tried import Tried
 from dispatcher.store.connection import translated
 from dispatcher.store.damaged import number, reply
 from dispatcher.store.keys import Keys
@@ -98,7 +99,7 @@ class Partitions:
         try:
             await self._presence.require(partition)
         except RedisUnavailable as error:
-            raise self._named(partition, error) from error.__cause__
+            raise self.named(partition, error) from error.__cause__
 
     def away(self) -> dict[str, RedisUnavailable]:
         """Why each server that is known to be away does not answer, by its URL."""
@@ -158,13 +159,24 @@ class Partitions:
             except RedisUnavailable as error:
                 if isinstance(error.__cause__, AWAY):
                     self._presence.noted_away(node, error)
-                raise self._named(partition, error) from error.__cause__
+                raise self.named(partition, error) from error.__cause__
 
-    def _named(self, partition: int, error: RedisUnavailable) -> RedisUnavailable:
+    def named(self, partition: int, error: RedisUnavailable) -> RedisUnavailable:
         """The error, which says so if it is the previous Redis's."""
         if partition != self.partitioning.previous or isinstance(error, (PreviousUnavailable, RedisFull)):
             return error
         return PreviousUnavailable.of(error)
+
+    async def each(self, act: Callable[[int], Awaitable[T]], among: Collection[int]) -> Tried[T]:
+        """Has some partitions do something, one after the other; one that does not answer keeps no other from it."""
+        found: dict[int, T] = {}
+        problems: dict[int, RedisUnavailable] = {}
+        for partition in among:
+            try:
+                found[partition] = await self.ask(partition, act)
+            except RedisUnavailable as error:
+                problems[partition] = error
+        return Tried(found, problems)
 
     async def first(self, ask: Callable[[int], Awaitable[T]]) -> T:
         """The answer of the first server that answers, in the order of partitions. Raises RedisUnavailable if none does."""

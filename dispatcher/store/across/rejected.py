@@ -39,11 +39,9 @@ class RejectedAcross(Rejected):
 
     async def remove(self, ids: Sequence[str]) -> int:
         """As Rejected.remove; ids are `partition:id`. Raises InvalidInput for others."""
-        removed = 0
-        for n, some in by_partition(self._partitions, ids).items():
-            await self._partitions.require(n)
-            removed += await self._at(n).remove(some)
-        return removed
+        by_part = by_partition(self._partitions, ids)
+        tried = await self._partitions.each(lambda n: self._at(n).remove(by_part[n]), by_part)
+        return tried.whole(sum(tried.found.values()))
 
     async def counts(self) -> dict[str, int]:
         """As Rejected.counts."""
