@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import redis.asyncio
+
 from config.settings import Settings
 from dispatcher.errors import OtherSettings, RedisUnavailable
 from dispatcher.store import format
@@ -24,11 +26,13 @@ from dispatcher.store.across.workspace_parts import WorkspaceParts
 from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.audit import operator
 from dispatcher.store.growth import require_grown
+from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.partition_count import require_partitions, require_places
 from dispatcher.store.servers import Servers
 from dispatcher.store.subscriptions import Subscriptions
-from tasks import wiring
+from dispatcher.store.workspaces import Workspaces
+from tasks import incomplete, wiring
 
 ONCE_MORE_SECONDS = 0.3
 """How long a server is waited for where one was waited for before: keys of no partition may lie on that one."""
@@ -53,7 +57,7 @@ async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> 
     return wiring.Store(
         of.servers.client(0),
         of_all,
-        WorkspacesAcross(of, lambda *of_one: wiring.workspaces(settings, *of_one)),
+        _workspaces(settings, of),
         installation,
         EndpointsAcross(of),
         RejectedAcross(of),
@@ -68,6 +72,17 @@ async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> 
         len(of.keys),
         of.away,
     )
+
+
+def _workspaces(settings: Settings, of: Partitions) -> WorkspacesAcross:
+    """Those of a command, which says at its end what it could not copy; a service logs it."""
+
+    def make(client: "redis.asyncio.Redis", keys: Keys, url: str) -> Workspaces:
+        return wiring.workspaces(settings, client, keys, url)
+
+    if incomplete.is_service:
+        return WorkspacesAcross(of, make)
+    return WorkspacesAcross(of, make, incomplete.note_not_copied)
 
 
 async def _require_partitions(

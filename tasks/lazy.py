@@ -239,9 +239,9 @@ def _complain(text: str) -> None:
 
 def _tell_what_is_missing(code: int) -> int:
     """Prints what did not answer, after all else; returns the exit code, which is not 0 then."""
-    for line in incomplete.lines:
+    for line in incomplete.told():
         _complain(line)
-    return code or int(bool(incomplete.lines))
+    return code or incomplete.code()
 
 
 def _write_no_more() -> None:

@@ -32,6 +32,8 @@ class Workspace(Receiver):
     problem: str | None = None
     before: "Workspace | None" = field(default=None, repr=False, compare=False)
     """The workspace before the change that returned this one; it has the same revision if nothing changed."""
+    not_copied: str = field(default="", repr=False, compare=False)
+    """Of the change that returned this one: to which partitions it could not be copied, why, and what copies it; else empty."""
     events: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     without_fields: tuple[str, ...] = ()

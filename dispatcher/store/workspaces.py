@@ -318,6 +318,12 @@ class Workspaces:
             await self._client.transaction(write, key, *records.values())
         return replace(await self.require(workspace), before=before)
 
+    async def copy(self, workspace: str) -> None:
+        """Copies a workspace's record to where it was not copied (`Workspace.not_copied`): nowhere, with one partition.
+
+        Raises NotFound, or RedisUnavailable if a partition does not answer.
+        """
+
     def _note_certificates(
         self, pipe: Any, before: Mapping[str, int | None], after: Mapping[str, int | None]
     ) -> None:

@@ -13,6 +13,7 @@ from dispatcher.store.audit import difference, is_changed, shown_url
 from dispatcher.store.stored_callback import Waiting
 from dispatcher.store.subscriptions import found
 from tasks import wiring
+from tasks.actions.partly import Partly
 
 MOVED_AT_ONCE = 100
 
@@ -83,12 +84,12 @@ async def update(store: wiring.Store, workspace: str, wanted: Wanted) -> bool:
         headers=wanted.headers or {},
         width=wanted.width,
     )
-    if wanted.width is not None:
-        for endpoint in await store.workspaces.stopped(workspace):
-            await store.ledger.stop(endpoint)  # in the partitions that are new, too
     changed = is_changed(updated)
     if changed:
         await store.audit.add("workspace.update", workspace, *difference(updated))
+    if wanted.width is not None and not updated.not_copied:  # else by the run that copies it
+        for endpoint in await store.workspaces.stopped(workspace):
+            await store.ledger.stop(endpoint)  # in the partitions that are new, too
     return changed
 
 
@@ -172,7 +173,9 @@ async def move(
     moved, about = 0, {"from": shown_url(from_url), "to": shown_url(url.url)}
     about |= {"subscription": subscription} if subscription else {}
     async with store.audit.steps("callbacks.move", workspace, **about) as done:
+        partly = Partly()
         for some in progress(batches):
-            moved += await store.ledger.move(workspace, from_url, url.url, to, some)
+            moved += await partly.of(store.ledger.move(workspace, from_url, url.url, to, some))
             done["moved"] = moved
+        partly.raise_problem()
     return Moved(moved, len(waiting) - moved)

@@ -1,7 +1,7 @@
 """Workspaces of an installation with several partitions: a record lies in each partition of its workspace.
 
-A change is made in the home partition, atomically, and then copied to the others. A copy that could not be written is written by
-the next change, also if that changes nothing. Of several changes at the same time each copies until its copy is as the home is.
+A change is made in the home partition, atomically, and then copied to the others. A copy that could not be written (`not_copied`)
+is written by the next change, also if that changes nothing. Of several changes at the same time each copies until its copy is as the home is.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -10,16 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 import redis.asyncio
+import structlog
 
-from dispatcher.errors import NotFound, RedisUnavailable
+from dispatcher.errors import NotFound, RedisUnavailable, sentence
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.tried import Tried, named
 from dispatcher.store.connection import translated
 from dispatcher.store.endpoints_of import Owned
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.workspaces import Workspaces, still_waiting, unknown
+
+log = structlog.get_logger()
 
 MOST_COPIES = 20
 """How often a record that changes meanwhile is copied to one partition, by one change of it."""
@@ -29,9 +33,19 @@ class WorkspacesAcross(Workspaces):
     """As Workspaces, of all partitions."""
 
     def __init__(
-        self, partitions: Partitions, make: "Callable[[redis.asyncio.Redis, Keys, str], Workspaces]"
+        self,
+        partitions: Partitions,
+        make: "Callable[[redis.asyncio.Redis, Keys, str], Workspaces]",
+        not_copied: Callable[[str, str], None] = lambda workspace, problem: log.error(
+            "workspace.not_copied",
+            workspace=workspace,
+            problem=problem,
+            action="the change stands at its home",
+        ),
     ) -> None:
+        """`not_copied` hears of a workspace whose change could not be copied to all of its partitions."""
         self._partitions = partitions
+        self._not_copied = not_copied
         self.partitions = partitions.partitioning.partitions
         self._at = partitions.readers(make)
         self.record = self._at(0).record
@@ -85,7 +99,10 @@ class WorkspacesAcross(Workspaces):
         look_at: Collection[str] = (),
         look: Callable[[dict[str, int]], None] = lambda _: None,
     ) -> Workspace:
-        """As Workspaces.write. What waits in other partitions than the home is looked at just before the change."""
+        """As Workspaces.write. What waits in other partitions than the home is looked at just before the change.
+
+        A partition that does not answer keeps no other from its copy; `not_copied` of what is returned says so.
+        """
         home = self._partitions.partitioning.home(workspace)
         elsewhere = await self._waiting_elsewhere(workspace, home, look_at) if look_at else {}
 
@@ -96,13 +113,33 @@ class WorkspacesAcross(Workspaces):
             workspace, change, anew=anew, look_at=look_at, look=look_everywhere
         )
         self._partitions.forget_route(workspace)
-        for n in self._partitions.partitioning.all_of(workspace, written.width)[1:]:
+        problems = await self._copies(workspace, home, written.width)
+        if not problems:
+            return written
+        text = (
+            f"the change of workspace {workspace} is stored, and not yet in {named([*problems])}: "
+            f"{sentence(str(next(iter(problems.values()))))} Once all answer, `dispatcher workspace update {workspace} --width "
+            f"{written.width}` copies it there"
+        )
+        self._not_copied(workspace, text)
+        return replace(written, not_copied=text)
+
+    async def copy(self, workspace: str) -> None:
+        """As Workspaces.copy."""
+        known, home = await self.require(workspace), self._partitions.partitioning.home(workspace)
+        problems = await self._copies(workspace, home, known.width)
+        Tried({home: known}, problems).whole(known)
+
+    async def _copies(self, workspace: str, home: int, width: int) -> dict[int, RedisUnavailable]:
+        """Copies a record to all other partitions of its workspace; returns why it could not be copied to some."""
+        problems: dict[int, RedisUnavailable] = {}
+        for n in self._partitions.partitioning.all_of(workspace, width)[1:]:
             try:
+                await self._partitions.require(n)
                 await self._copy(workspace, home, n)
             except RedisUnavailable as error:
-                text = f"the change is stored, but not yet in partition {n}: repeat the command once it answers. {error}"
-                raise RedisUnavailable(text, error.why, error.advice) from error
-        return written
+                problems[n] = self._partitions.named(n, error)
+        return problems
 
     async def endpoints(self, workspace: str, subscription: str | None = None) -> list[Owned]:
         """As Workspaces.endpoints; raises RedisUnavailable if one of the workspace's partitions does not answer."""
@@ -118,8 +155,11 @@ class WorkspacesAcross(Workspaces):
 
     async def forget_failing(self, workspace: str, subscription: str) -> None:
         """As Workspaces.forget_failing."""
-        for n in await self._partitions.of(workspace):
-            await self._partitions.ask(n, lambda n: self._at(n).forget_failing(workspace, subscription))
+        parts = await self._partitions.of(workspace)
+        tried = await self._partitions.each(
+            lambda n: self._at(n).forget_failing(workspace, subscription), parts
+        )
+        tried.whole(None)
 
     async def remove(self, workspace: str, ledger: Ledger, *, force: bool = False) -> int:
         """As Workspaces.remove; the home partition comes last, so that a run which broke off can be repeated."""

@@ -80,7 +80,14 @@ async def rotate(ask: Ask) -> Response:
         secret=one.secrets[-1].text,
         public=subscriptions.public_key(one),
         grace=grace,
+        not_copied=_not_copied(ask, changed),
     )
+
+
+def _not_copied(ask: Ask, changed: Workspace) -> str:
+    """What is said of a change that is not in all partitions yet; to customers nothing, and the log has it."""
+    text = "" if ask.is_portal else changed.not_copied
+    return f" {text[:1].upper()}{text[1:]}." if text else ""
 
 
 async def _rotated(store: wiring.Store, workspace: str, name: str, now_ms: int, grace: int) -> Workspace:
@@ -105,7 +112,8 @@ async def pause(ask: Ask) -> Response:
     changed = await store.subscriptions.pause(workspace, name)
     await subscriptions.note(store, "pause", changed, name)
     note = f"{name} is paused: its callbacks wait, until it is resumed or they expire."
-    return ask.go("/workspace", note if is_changed(changed) else "It was paused already.", id=workspace)
+    note = note if is_changed(changed) else "It was paused already."
+    return ask.go("/workspace", note + _not_copied(ask, changed), id=workspace)
 
 
 @action("/subscription/resume", customers=True)
@@ -116,7 +124,7 @@ async def resume(ask: Ask) -> Response:
     changed = await store.subscriptions.resume(workspace, name, store.ledger)
     await subscriptions.note(store, "resume", changed, name)
     note = f"{name} is active again." if is_changed(changed) else "It was active already."
-    return ask.go("/workspace", note, id=workspace)
+    return ask.go("/workspace", note + _not_copied(ask, changed), id=workspace)
 
 
 @action("/subscription/ping", customers=True)
