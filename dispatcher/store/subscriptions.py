@@ -184,13 +184,10 @@ class Subscriptions:
 
         return await self._workspaces.write(workspace, change)
 
-    async def disable(
-        self, endpoint: EndpointName, reason: str, ledgers: Sequence[Ledger], *, now_ms: int
-    ) -> Workspace | None:
+    async def disable(self, endpoint: EndpointName, reason: str, *, now_ms: int) -> Workspace | None:
         """Disables the subscription that an endpoint is of; None if it is not active, or has another URL by now.
 
-        Its callbacks that wait in `ledgers` are made due now, and end `failed` (`subscription_disabled`) when a worker claims
-        them.
+        Its callbacks end `failed` (`subscription_disabled`) when a worker claims them; `end_disabled` makes them due.
         """
         workspace, name = endpoint.workspace, endpoint.subscription or DEFAULT
         is_disabled = False
@@ -201,12 +198,22 @@ class Subscriptions:
             return _of(name, {"state": DISABLED, "disabled": f"{now_ms} {reason}"}) if is_disabled else {}
 
         changed = await self._workspaces.write(workspace, disable)
-        if not is_disabled:
-            return None
-        for id_ in await self._to_end(endpoint):
-            for ledger in ledgers:
-                await ledger.expedite(id_)
-        return changed
+        return changed if is_disabled else None
+
+    async def end_disabled(
+        self, endpoint: EndpointName, ledgers: Sequence[Ledger], *, copies: bool = False
+    ) -> None:
+        """Makes due what waits in `ledgers` for a subscription that is disabled; with `copies` copies that it is first.
+
+        Can be repeated: one that was brought back meanwhile stays as it is.
+        """
+        workspace, name = endpoint.workspace, endpoint.subscription or DEFAULT
+        if copies:
+            await self._workspaces.copy(workspace)
+        if found(await self._workspaces.require(workspace), name).state == DISABLED:
+            for id_ in await self._to_end(endpoint):
+                for ledger in ledgers:
+                    await ledger.expedite(id_)
 
     async def _to_end(self, endpoint: EndpointName) -> list[str]:
         """The endpoints (ids) at which the callbacks of a disabled subscription wait."""

@@ -1,6 +1,8 @@
 """Disables subscriptions whose receivers are gone for good: by rules, or because the receiver asks for it."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +24,8 @@ from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.task_set import TaskSet
 
+REPEAT_SECONDS = 5.0
+"""How often other partitions, which did not answer, are told that a subscription is disabled."""
 ASKED = "the receiver asked for it (webhook-delivery: disable)"
 
 log = structlog.get_logger()
@@ -81,6 +85,8 @@ class Disabler:
         self._parts = parts
         self._under_way: set[EndpointName] = set()
         self._tasks = TaskSet()
+        self._repeats = TaskSet()
+        """What other partitions are to hear of once they answer."""
 
     def look_at(self, endpoint: EndpointName, settled: Settled, settlements: Sequence[Settlement]) -> None:
         """Disables the endpoint's subscription if every attempt has failed, or was answered 410, for too long."""
@@ -99,8 +105,9 @@ class Disabler:
             self._tasks.start(self._disable(endpoint, why))
 
     async def ended(self) -> None:
-        """Waits until all tasks have ended."""
+        """Waits until all tasks have ended; what only waits for partitions that do not answer is given up."""
         await self._tasks.ended()
+        await self._repeats.cancel()
 
     def _held(self, settled: Settled, settlements: Sequence[Settlement]) -> Iterator[Held]:
         """The rules whose conditions have held here for long enough."""
@@ -121,8 +128,10 @@ class Disabler:
                 return  # Redis need not be asked, each time that it fails
             reason = await self._reason(known, endpoint, why)
             ledgers = self._parts.ledgers(known) if self._parts else [self._ledger]
-            now_ms = self._ledger.now_ms()
-            if not reason or not await self._subscriptions.disable(endpoint, reason, ledgers, now_ms=now_ms):
+            if not reason:
+                return
+            changed = await self._subscriptions.disable(endpoint, reason, now_ms=self._ledger.now_ms())
+            if not changed:
                 return
         except NotFound:  # removed meanwhile
             return
@@ -143,6 +152,21 @@ class Disabler:
         self._alerts.disabled(workspace, name, endpoint.origin, reason)
         told = {"subscription": name, "state": "disabled", "reason": reason}
         await self._audit.add("subscription.disable", workspace, {"state": "active"}, told)
+        try:
+            await self._end(endpoint, ledgers, copies=bool(changed.not_copied))
+        except RedisUnavailable:  # it is disabled at its home, and that is told
+            self._repeats.start(self._end_later(endpoint, ledgers))
+
+    async def _end(self, endpoint: EndpointName, ledgers: Sequence[Ledger], *, copies: bool) -> None:
+        with suppress(NotFound):  # removed meanwhile
+            await self._subscriptions.end_disabled(endpoint, ledgers, copies=copies)
+
+    async def _end_later(self, endpoint: EndpointName, ledgers: Sequence[Ledger]) -> None:
+        """Copies that a subscription is disabled, and ends what waits for it, once all partitions answer."""
+        while True:
+            await asyncio.sleep(REPEAT_SECONDS)
+            with suppress(RedisUnavailable):
+                return await self._end(endpoint, ledgers, copies=True)
 
     async def _reason(self, known: Workspace, endpoint: EndpointName, why: str | Sequence[Held]) -> str:
         """Why to disable the endpoint's subscription; empty if another partition of the workspace has seen otherwise."""

@@ -28,6 +28,12 @@ class TaskSet:
                 "task.internal_error", task=getattr(task.get_coro(), "__qualname__", None), exc_info=error
             )
 
+    async def cancel(self) -> None:
+        """Cancels all, and waits until they have ended."""
+        for task in self._tasks:
+            task.cancel()
+        await self.ended()
+
     async def ended(self) -> None:
         """Waits until all have ended, including those that are started meanwhile."""
         while self._tasks:

@@ -23,6 +23,7 @@ from dispatcher.store.keys import endpoint_id, keys_of
 from dispatcher.store.replies import Settled, Settlement, ToClaim, ToSettle
 from dispatcher.store.servers import PlainServers, Servers
 from dispatcher.store.workspace_cache import WorkspaceCache
+from dispatcher.worker import disabling
 from dispatcher.worker.alerts import Alerts
 from dispatcher.worker.disabling import ASKED, Disabler
 from dispatcher.worker.metrics import Metrics
@@ -237,6 +238,43 @@ def test_one_that_is_away(opened: Open, second_server: RedisServer) -> None:
     scene.at(6.1)
     scene.answer(0, 500)
     assert scene.reason()
+
+
+def test_one_goes_before_it_hears(
+    opened: Open, second_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is disabled at home while another partition is away is told at once, and copied there once that answers."""
+    monkeypatch.setattr(disabling, "REPEAT_SECONDS", 0.1)
+    scene = opened()
+    home, other = scene.parts
+    scene.accept(0, "w0")
+    home.call("zadd", home.keys.lane(endpoint_id(OWN)), {"w0": scene.now + DAY})
+    second_server.kill()
+
+    async def run() -> None:
+        audit = Audit(home.ledger._call, home.keys, "", Who("worker", "w"))
+        cache = WorkspaceCache(scene.workspaces._at(home.keys.partition))
+        disabler = Disabler(
+            scene.subscriptions, cache, home.ledger, scene.alerts, audit, parts=scene.receivers
+        )
+        with capture_logs() as logged:
+            disabler.disable(EndpointName.parse(OWN), ASKED)
+            await disabler._tasks.ended()
+        told = [one.what for one in await audit.latest(10, "acme")]
+        assert ["subscription.disable"] == told
+        assert 1 == sum(one["event"] == "subscription.disabled" for one in logged)
+        second_server.start()
+        state = other.keys.workspace("acme")
+        with redis.Redis.from_url(second_server.url) as client:
+            async with asyncio.timeout(20):
+                while client.hget(state, "state") != b"disabled":
+                    await asyncio.sleep(0.05)
+        await disabler._repeats.ended()
+        await disabler.ended()
+
+    scene.run(run())
+    assert ASKED == scene.reason()
+    assert 1 == len(home.claim(OWN).callbacks), "it is due, and ends"
 
 
 def test_nothing_is_asked_of_one_partition(opened: Open, two_urls: list[str]) -> None:
