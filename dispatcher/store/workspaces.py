@@ -11,7 +11,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import ResponseError
 
-from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, PartlyDone, StillWaiting
 from dispatcher.model import WORKSPACE_PATTERN
 from dispatcher.rules.authorization import check_no_conflict
 from dispatcher.rules.dialects import dialects
@@ -209,7 +209,8 @@ class Workspaces:
                 raise AlreadyExists("there is a callback URL already; change or delete it")
             return fields | _not_disabled(there)
 
-        await self.forget_failing(workspace, "")
+        with suppress(PartlyDone):  # one receiver is disabled only if all partitions say so
+            await self.forget_failing(workspace, "")
         return await self.write(workspace, create)
 
     async def replace_callback_url(self, workspace: str, callback_url: str) -> Workspace:
@@ -224,7 +225,8 @@ class Workspaces:
                 raise NotFound("there is no callback URL; create it first")
             return (fields | _not_disabled(there)) or {"callback_url": ""}
 
-        await self.forget_failing(workspace, "")
+        with suppress(PartlyDone):  # one receiver is disabled only if all partitions say so
+            await self.forget_failing(workspace, "")
         return await self.write(workspace, change)
 
     async def rotate_secret(

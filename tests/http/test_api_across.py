@@ -162,3 +162,30 @@ def test_reads(servers: list[RedisServer]) -> None:
         assert [503 if HOMES[name] % 2 else 200 for name in NAMES] == [
             status(name, f"m-{name}") for name in NAMES
         ]
+
+
+def test_a_webhook_while_a_partition_is_away(servers: list[RedisServer]) -> None:
+    """It is set, and in the trail, where partitions answer; another of the workspace's is named in the log."""
+    name, its = "delta", Partitioning(P)
+
+    async def key(store: wiring.Store) -> str:
+        await store.workspaces.add(name, "qlara", now_ms=1, width=P)
+        return (await store.api_keys.add(name, "qlara", "k", now_ms=1, rate_per_second=50))[1]
+
+    async def trail(store: wiring.Store) -> list[str]:
+        return [one.what for one in await store.audit.latest(10, name)]
+
+    with asked(servers) as of:
+        text = of.of.do(key)
+        home = its.home(name)
+        servers[1 - home % 2].kill()
+        for method, url, status in (("POST", "one", 201), ("PUT", "two", 200)):
+            body = json.dumps({"callbackUrl": f"https://{url}.example/q"}).encode()
+            path = "/partner-gateway/v1/webhooks/delivery-status"
+            answer = of.ask(method, path, body, key=f"-\r\nX-Api-Key: {text}")
+            assert status == answer.status, answer
+        for n in range(home % 2, P, 2):
+            world = of.of.worlds[n]
+            record = world.keys.workspace(name)
+            assert b"https://two.example/q" == world.call("hget", record, "callback_url")
+        assert ["webhook.replace", "webhook.create"] == of.of.do(trail)
