@@ -218,7 +218,9 @@ def test_a_silent_server_is_waited_for_once(servers: list[RedisServer]) -> None:
         many.do(workspaces.add, home, "zeckta", Wanted("https://w.example/hooks", width=P), None)
         stop(servers[1])
         told = many.do(ask)
-    assert dict.fromkeys(told, f"Redis at {urls[1]} does not answer within 2 s") == told
+    why = f"Redis at {urls[1]} does not answer within 2 s"
+    partly = f"{why}. It is done where partitions answer, and not in partitions 1, 3, 5, 7: repeat it"
+    assert dict.fromkeys(told, why) | {"forget": partly} == told
 
 
 def test_metrics(servers: list[RedisServer], end: End) -> None:
