@@ -30,6 +30,7 @@ from redis.retry import Retry
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable, sentence
 from dispatcher.store import sentinel
 from dispatcher.store.redis_url import RedisUrl
+from dispatcher.store.slots import Slots
 from dispatcher.store.topology import Kind, Topology
 from dispatcher.store.topology import safe_url as safe_url
 
@@ -57,12 +58,13 @@ _WHOSE = "redis_server"
 def connect(url: str) -> "redis.Redis":
     """A blocking client of one server, or of the primary that sentinels name. Raises InvalidInput for another URL."""
     found = _read(url)
-    options = POOL | _options(found.server) | {"retry": Retry(NoBackoff(), 0)}
+    options = POOL | _options(found.server) | {"retry": Retry(NoBackoff(), 0), "queue_class": Slots}
     pool: Any = (
         sentinel.pool(found, options)
         if found.kind is Kind.SENTINEL
         else redis.BlockingConnectionPool.from_url(found.server.plain, **options)
     )
+    pool.connection_class = _whole(pool.connection_class)
     return redis.Redis.from_pool(pool)
 
 
@@ -78,6 +80,21 @@ def connect_async(url: str) -> "redis.asyncio.Redis":
     if hiredis:
         pool.connection_class = _packing(pool.connection_class)
     return redis.asyncio.Redis.from_pool(pool)
+
+
+@functools.cache
+def _whole(kind: type[Any]) -> type[Any]:
+    """A connection class that connects wholly or not at all: a signal handler may raise between the login and its answer."""
+
+    class Whole(kind):  # type: ignore[misc]
+        def connect(self) -> None:
+            try:
+                super().connect()
+            except BaseException:
+                self.disconnect()
+                raise
+
+    return Whole
 
 
 @functools.cache
