@@ -99,7 +99,8 @@ class AsyncNodes:
         known: "dict[str, redis.asyncio.Redis] | None" = None,
     ) -> None:
         self._connect = connect
-        self._clients = dict(known or {})
+        self._known = known or {}
+        self._clients = dict(self._known)
 
     async def run(self, trips: Trips[T]) -> T:
         """As `Nodes.run`."""
@@ -112,8 +113,9 @@ class AsyncNodes:
             return result
 
     async def aclose(self) -> None:
-        """Closes all connections."""
-        for client in list(self._clients.values()):
+        """Closes all connections. Another event loop gets new clients, in place of those that were made here."""
+        clients, self._clients = self._clients, dict(self._known)
+        for client in clients.values():
             await client.aclose()
 
     async def _send(self, requests: Sequence[Request]) -> Sequence[list[Any]]:

@@ -178,3 +178,17 @@ def test_one_belongs_to_one_loop(redis_url: str) -> None:
     asyncio.run(work())
     with Dispatcher.from_url(redis_url) as blocking:
         assert 3 == blocking.queued()
+
+
+def test_another_loop_after_many_calls_at_once(redis_url: str) -> None:
+    """One that was closed works in another event loop, also if calls waited for a connection in each."""
+    dispatcher = AsyncDispatcher.from_url(f"{redis_url}?max_connections=2")
+
+    async def work() -> None:
+        async with dispatcher:
+            await asyncio.gather(*(dispatcher.enqueue(change(number)) for number in range(10)))
+
+    for _ in range(3):
+        asyncio.run(work())
+    with Dispatcher.from_url(redis_url) as blocking:
+        assert 30 == blocking.queued()
