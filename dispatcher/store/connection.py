@@ -242,6 +242,13 @@ def _refusal(kind: type[RedisUnavailable], where: str, what: str, advice: str) -
     return kind(text, f"Redis {what}", advice)
 
 
+def refused(error: Exception, url: str) -> RedisUnavailable:
+    """The error for a Redis that answers with an error of which `translate` knows nothing: a key of another type, a proxy."""
+    said = without_script(str(error)) or type(error).__name__
+    advice = "look at what it says, and at its log; nothing else is known of it here"
+    return _refusal(RedisUnavailable, safe_url(url), f"refuses: {said}", advice)
+
+
 def _read_only(url: str, where: str) -> RedisUnavailable:
     if "+sentinel:" in url.lower():
         what, advice = "has become a replica and refuses writes", "wait for the end of Sentinel's fail-over"

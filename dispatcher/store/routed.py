@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from redis.exceptions import AskError, ClusterDownError
+from redis.exceptions import AskError, ClusterDownError, RedisError
 
 from dispatcher.errors import RedisUnavailable
-from dispatcher.store.connection import safe_url, translate
+from dispatcher.store.connection import refused, safe_url, translate
 from dispatcher.store.durability import Durability
 from dispatcher.store.placement import Command, Placement
 from dispatcher.store.round_trips import Request, Trips, Word
@@ -25,7 +25,7 @@ class Failure(NamedTuple):
 
     @property
     def ours(self) -> Exception:
-        """Our error for it."""
+        """Our error for it: a producer raises no other."""
         if isinstance(self.error, AskError):  # of a server that is not known as a node of a cluster
             return RedisUnavailable(
                 f"Redis at {safe_url(self.node)} is a node of a cluster, which has redis+cluster:// in its URL"
@@ -34,7 +34,8 @@ class Failure(NamedTuple):
             return RedisUnavailable(
                 f"Redis at {safe_url(self.node)} is no node of a cluster: its URL starts with redis://, rediss:// or unix://"
             )
-        return translate(self.error, self.node)
+        found = translate(self.error, self.node)
+        return refused(found, self.node) if isinstance(found, RedisError) else found
 
 
 def send(

@@ -130,8 +130,10 @@ def hosts_url(url: str) -> HostsUrl | None:
 def safe_url(url: str) -> str:
     """A URL without user name, password and query, for error texts and logs; shows nothing of an invalid one.
 
-    Of a list of Redis URLs it shows each.
+    Of a list of Redis URLs it shows each. Without a URL, as of a client that a caller made, it says so.
     """
+    if not url:
+        return "its client's address"
     try:
         if isinstance(url, str) and len(urls := urls_of(url)) > 1:
             return ", ".join(map(_safe, urls))

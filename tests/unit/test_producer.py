@@ -79,6 +79,14 @@ def test_a_right_that_lacks_is_no_wrong_password() -> None:
     assert "docs/operations.md has a user for each role" in said
 
 
+def test_a_client_without_a_url() -> None:
+    """An error text says that the client alone knows where Redis is."""
+    change = {"workspace": "a", "status": "SENT", "timestamp": "2026-06-09T13:00:00Z"}
+    change |= {"message": {"uuid": "m", "src": "a", "dest": "b"}}  # type: ignore[dict-item]
+    with pytest.raises(EnqueueInterrupted, match=r"^Redis at its client's address is not reachable"):
+        Dispatcher(connect(URL)).enqueue(change)
+
+
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
