@@ -58,6 +58,10 @@ EVENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
 MESSAGE_UUID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 
 
+FREE = ("reference", "provider")
+"""The fields of a message that hold any JSON object."""
+
+
 class Status(StrEnum):
     """The canonical statuses. Each platform's statuses are a projection of them."""
 
@@ -263,17 +267,22 @@ class StatusChange(Record, frozen=True):
 
     def to_json(self) -> bytes:
         """The bytes to enqueue. Raises InvalidInput if they are too long or cannot be written as JSON."""
-        free = {"reference": self.message.reference, "provider": self.message.provider}
-        for name, value in free.items():  # these are mutable, and may have changed since validation
-            if value and is_deep(value):
-                raise InvalidInput(f"message.{name}: is nested too deeply; the limit is {MAX_DEPTH} levels")
+        _refuse_deep(self.message.__dict__)  # these are mutable, and may have changed since validation
         try:
-            raw = encode_json(self.model_dump(by_alias=True, exclude_none=True))
+            written = self.model_dump(by_alias=True, exclude_none=True)
+            raw = encode_json(written)
         except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise InvalidInput(f"cannot be written as JSON: {error}") from None
-        _refuse_what_json_lacks([*free.values()])
+        if own := sorted(written.keys() - _NAMES):
+            raise InvalidInput(
+                f"a {type(self).__name__} has fields of its own ({', '.join(own)}), which no worker knows: what is of use to you "
+                "alone may go into message.reference"
+            )
+        _refuse_what_json_lacks([written["message"].get(name) for name in FREE])
         if len(raw) > MAX_ENTRY_BYTES:
             raise InvalidInput(f"is {len(raw):,} bytes long as JSON; the limit is {MAX_ENTRY_BYTES:,}")
+        if any(name in written["message"] for name in FREE):  # objects in it were made lists and dicts
+            _refuse_deep(decode_json(raw)["message"])
         return raw
 
     def replace(self, **changes: Any) -> Self:
@@ -346,11 +355,22 @@ def check_not_ahead(occurred_ms: int, now_ms: int) -> None:
         raise InvalidInput(f"timestamp: lies {ahead} ahead; at most 1 h is allowed")
 
 
+_NAMES = {field.alias for field in StatusChange.model_fields.values()}
+
+
+def _refuse_deep(message: Mapping[str, Any]) -> None:
+    for name in FREE:
+        if (value := message.get(name)) and is_deep(value):
+            raise InvalidInput(f"message.{name}: is nested too deeply; the limit is {MAX_DEPTH} levels")
+
+
 def _refuse_what_json_lacks(values: list[Any]) -> None:
-    """Raises InvalidInput for NaN and Infinity, which would become null or invalid JSON."""
+    """Raises InvalidInput for NaN and Infinity, which would become null or invalid JSON, and for names and values of other types."""
     while values:
         match values.pop():
             case dict() as inner:
+                if any(isinstance(name, Decimal) for name in inner):  # written as a number
+                    raise InvalidInput("has a name that is not text")
                 values += inner.values()
             case list() | tuple() as inner:
                 values += inner
@@ -360,6 +380,16 @@ def _refuse_what_json_lacks(values: list[Any]) -> None:
                 set() | frozenset() | bytes() | bytearray()
             ) as other:  # the order of a set differs between processes
                 raise InvalidInput(f"has a {type(other).__name__}, which JSON lacks")
+            case other:
+                values += _values_of_fields(other)
+
+
+def _values_of_fields(value: object) -> list[Any]:
+    """What is in an object that msgspec writes and pydantic left as it is: a Struct, one of attrs, a dataclass in these."""
+    kind: Any = type(value)
+    names = [*getattr(kind, "__struct_fields__", ()), *getattr(kind, "__dataclass_fields__", ())]
+    names += [one.name for one in getattr(kind, "__attrs_attrs__", ())]
+    return [getattr(value, name) for name in names]
 
 
 def _is_finite(number: float | Decimal) -> bool:

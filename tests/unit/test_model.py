@@ -12,14 +12,16 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import (
@@ -700,6 +702,64 @@ def test_a_value_that_grew_deep_is_not_written() -> None:
     reference |= {"a": reference, "b": reference}
     with pytest.raises(InvalidInput, match=r"^message\.reference: is nested too deeply"):
         change.to_json()
+
+
+@dataclass
+class Boxed:
+    """A value in an object."""
+
+    value: object
+
+
+class Modelled(BaseModel):
+    """The same in a pydantic model."""
+
+    value: object
+
+
+class Struck(msgspec.Struct):
+    """The same in a Struct."""
+
+    value: object
+
+
+@pytest.mark.parametrize("kind", [lambda value: Boxed(value), lambda value: Modelled(value=value), Struck])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (float("nan"), "has a number that JSON lacks"),
+        (Decimal("Infinity"), "has a number that JSON lacks"),
+        ({"a", "b"}, "has a set, which JSON lacks"),
+        ({Decimal("1.5"): 1}, "has a name that is not text"),
+        (nested(31), r"message\.provider: is nested too deeply; the limit is 32 levels"),
+    ],
+    ids=["NaN", "Infinity", "set", "name", "deep"],
+)
+def test_what_is_in_an_object_is_looked_at(
+    kind: Callable[[object], object], value: Any, problem: str
+) -> None:
+    """Objects of one's own are written as their fields, and refused where a worker would reject these or read others."""
+    message = {**MINIMAL["message"], "provider": {"x": kind(value)}}
+    with pytest.raises(InvalidInput, match=f"^{problem}"):
+        StatusChange(**{**MINIMAL, "message": message}).to_json()
+    message["provider"] = {"x": kind({"a": [1.5]})}
+    written = StatusChange(**{**MINIMAL, "message": message}).to_json()
+    assert {"x": {"value": {"a": [Decimal("1.5")]}}} == StatusChange.from_json(written).message.provider
+
+
+def test_a_subclass_with_fields_of_its_own() -> None:
+    """It may add methods; a field that no worker knows is refused when it is written."""
+
+    class Mine(StatusChange, frozen=True):
+        def shout(self) -> str:
+            return self.status.lower()
+
+    class Noted(StatusChange, frozen=True):
+        note_of_mine: str = "here"
+
+    assert read(MINIMAL) == StatusChange.from_json(Mine(**MINIMAL).to_json())
+    with pytest.raises(InvalidInput, match=r"^a Noted has fields of its own \(noteOfMine\), which no worker"):
+        Noted(**MINIMAL).to_json()
 
 
 def test_a_huge_exponent_is_a_number() -> None:
