@@ -75,7 +75,7 @@ class Nodes:
             request.node, self._connect(request.node)
         )
         pipe: Any = client.pipeline(transaction=False)
-        held = pipe.connection_pool = _Held(pipe.connection_pool)
+        held = pipe.connection_pool = _Held(getattr(pipe, "connection_pool", None))
         for command in request.commands:
             pipe.execute_command(*command)
         is_whole = False
@@ -127,7 +127,7 @@ class AsyncNodes:
         if request.node not in self._clients:
             self._clients[request.node] = self._connect(request.node)
         pipe: Any = self._clients[request.node].pipeline(transaction=False)
-        held = pipe.connection_pool = _AsyncHeld(pipe.connection_pool)
+        held = pipe.connection_pool = _AsyncHeld(getattr(pipe, "connection_pool", None))
         for command in request.commands:
             pipe.execute_command(*command)
         is_whole = False
