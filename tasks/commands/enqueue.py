@@ -28,8 +28,8 @@ class Lines:
 
     ready: list[Numbered] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
-    expired: int = 0
-    """How many of the valid ones are too old to be sent."""
+    expired: set[int] = field(default_factory=set)
+    """The numbers of valid ones that are too old to be sent."""
 
 
 def enqueue(
@@ -67,10 +67,11 @@ def enqueue(
         )
         enqueued = tables.counted(len(event_ids), "status change", "status changes")
         terminal.out.print(f"{enqueued} enqueued{skipped}", markup=False)
-    if lines.expired:
+    if expired := len(lines.expired.intersection(number for number, _ in lines.ready)):
+        is_one = expired == 1
         terminal.err.print(
-            f"{lines.expired} of them are older than {settings.expiry_seconds / 3600:g} hours, or than their ttlSeconds: "
-            "they end `expired`, unsent",
+            f"{expired} of them {'is' if is_one else 'are'} older than {settings.expiry_seconds / 3600:g} hours, or than "
+            f"{'its' if is_one else 'their'} ttlSeconds: {'it ends' if is_one else 'they end'} `expired`, unsent",
             markup=False,
         )
 
@@ -101,7 +102,8 @@ def _read(file: str, *, allow_http: bool, expiry_ms: int) -> Lines:
             lines.problems.append((number, str(error)))
         else:
             ttl_ms = change.ttl_seconds * 1000 if change.ttl_seconds else expiry_ms
-            lines.expired += timestamp_ms(change.timestamp) + ttl_ms < now_ms
+            if timestamp_ms(change.timestamp) + ttl_ms < now_ms:
+                lines.expired.add(number)
     return lines
 
 

@@ -87,6 +87,24 @@ def test_an_old_file(shell: dict[str, str], redis_url: str) -> None:
     assert done.stderr.startswith(f"{len(lines)} of them are older than 48 hours")
 
 
+def test_an_old_file_of_which_some_lines_are_left_out(
+    shell: dict[str, str], redis_url: str, tmp_path: Path
+) -> None:
+    """Those of an unknown workspace do not count among the old ones."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.sadd("dispatcher:workspaces", "acme")
+    old = (ROOT / "examples" / "status-changes.jsonl").read_text().splitlines()[0]
+    document = json.loads(old)
+    lines = [json.dumps(document | {"workspace": name}) for name in ("acme", "nobody", "nobody-else")]
+    file = tmp_path / "lines"
+    file.write_text("\n".join(lines))
+    command = ["dispatcher", "enqueue", str(file), "--check", "--skip-invalid"]
+    done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True)
+    assert (0, "1 status change enqueued, 2 lines skipped\n") == (done.returncode, done.stdout)
+    *_, last = done.stderr.splitlines()
+    assert "1 of them is older than 48 hours, or than its ttlSeconds: it ends `expired`, unsent" == last
+
+
 BAD_FILES = {
     "UTF-16": ("[]\n".encode("utf-16"), "is UTF-16: send UTF-8"),
     "BOM": (b"\xef\xbb\xbf{}\n", "starts with a byte order mark (BOM): send UTF-8 without one"),
