@@ -57,18 +57,22 @@ class Given:
     def workspaces(self) -> Iterable[str]:
         return (one.workspace for one in self._ready.values())
 
-    def add(self, position: int, given: object) -> None:
+    def add(self, position: int, given: object) -> int:
+        """Validates one; returns how many bytes it has if it is valid."""
         try:
             if not isinstance(given, StatusChange | Mapping):
                 raise InvalidInput(_what_it_is(given))
-            self._ready[position] = ready(given, round(time.time() * 1000))
+            one = self._ready[position] = ready(given, round(time.time() * 1000))
         except InvalidInput as error:
             self._problems[position] = str(error)
+            return 0
+        return len(one.raw)
 
     def take_out(self, unknown: Sequence[str]) -> None:
         """Marks those of unknown workspaces as invalid."""
         if unknown:
-            wrong = {n: one.workspace for n, one in self._ready.items() if one.workspace in unknown}
+            names = frozenset(unknown)
+            wrong = {n: one.workspace for n, one in self._ready.items() if one.workspace in names}
             self._problems |= {number: unknown_workspace(workspace) for number, workspace in wrong.items()}
             self._ready = {number: one for number, one in self._ready.items() if number not in wrong}
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 BATCH = 500
 """Status changes per round trip."""
 
-SLICE = 50
-"""Status changes that AsyncDispatcher validates before the event loop serves other tasks: about 2 ms."""
+SLICE, SLICE_BYTES = 50, 64 * 1024
+"""Status changes, and bytes of them, that AsyncDispatcher validates before the event loop serves other tasks: about 2 ms."""
 
 
 class Dispatcher:
@@ -244,11 +244,13 @@ class AsyncDispatcher:
     ) -> list[str]:
         import asyncio
 
-        given = Given()
+        given, count, length = Given(), 0, 0
         for position, change in enumerate(changes):
-            if position % SLICE == SLICE - 1:
+            if count == SLICE or length >= SLICE_BYTES:
                 await asyncio.sleep(0)  # lets other tasks run
-            given.add(position, change)
+                count, length = 0, 0
+            length += given.add(position, change)
+            count += 1
         if check:
             given.take_out(await self.unknown_workspaces(given.workspaces))
         given.refuse(skip_invalid)

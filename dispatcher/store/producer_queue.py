@@ -1,7 +1,7 @@
 """The queues of an installation's partitions, as producers write them. No I/O: `round_trips.py` sends."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress, islice
+from itertools import compress
 from typing import Any, Protocol
 
 from dispatcher.errors import (
@@ -19,6 +19,9 @@ from dispatcher.store.keys import GROWN_INTO, Keys, keys_of, partitions_key
 from dispatcher.store.placement import Command, Placement
 from dispatcher.store.round_trips import Trips, Word
 from dispatcher.store.routed import Failure, send
+
+BATCH_BYTES = 1024 * 1024
+"""Bytes of status changes per round trip, which has to end within 5 s on a slow link too."""
 
 
 class Change(Protocol):
@@ -194,8 +197,16 @@ class _Progress:
 
 
 def _batches(changes: Iterable[Change], size: int) -> Iterator[list[Change]]:
-    rest = iter(changes)
-    while batch := list(islice(rest, size)):
+    """What goes into one round trip each: so many changes, or fewer if these are large."""
+    batch: list[Change] = []
+    length = 0
+    for one in changes:
+        batch.append(one)
+        length += len(one.raw)
+        if len(batch) == size or length >= BATCH_BYTES:
+            yield batch
+            batch, length = [], 0
+    if batch:
         yield batch
 
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from dispatcher import AsyncDispatcher, Dispatcher, DispatcherError, RedisUnavailable
-from dispatcher.producer import SLICE
+from dispatcher.producer import SLICE, SLICE_BYTES
 from tests.redis.test_producer import change, queued
 
 TURNS = 60
@@ -157,6 +157,31 @@ def test_cancelled_without_redis() -> None:
             assert await cancelled_after(count, work(dispatcher))
 
     asyncio.run(run())
+
+
+def test_large_ones_are_validated_fewer_at_a_time(redis_url: str) -> None:
+    """Other tasks run after 64 KB of status changes too."""
+    text = "x" * (SLICE_BYTES // 2)
+
+    async def work() -> None:
+        made = 0
+
+        def changes() -> Iterator[dict[str, object]]:
+            nonlocal made
+            for made in range(20):
+                one = change(made)
+                yield one | {"message": {**one["message"], "reference": {"text": text}}}  # type: ignore[dict-item]
+
+        async with AsyncDispatcher.from_url(redis_url) as dispatcher:
+            task = asyncio.ensure_future(dispatcher.enqueue_many(changes()))
+            seen = []
+            while len(seen) < 5:
+                await asyncio.sleep(0)
+                seen.append(made)
+            await task
+        assert [2, 4, 6, 8, 10] == seen
+
+    asyncio.run(work())
 
 
 def test_one_belongs_to_one_loop(redis_url: str) -> None:

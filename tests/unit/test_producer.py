@@ -9,6 +9,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from config.settings import Settings
 from dispatcher import AsyncDispatcher, Dispatcher, EnqueueInterrupted, InvalidInput
+from dispatcher.given import looked_at
 from dispatcher.store.connection import connect, connect_async, translate
 
 URL = "redis://127.0.0.1:1/0"
@@ -77,6 +78,20 @@ def test_a_right_that_lacks_is_no_wrong_password() -> None:
     )
     assert "password in the URL" not in said
     assert "docs/operations.md has a user for each role" in said
+
+
+def test_very_many_unknown_workspaces() -> None:
+    """Each status change is looked up among them at once, and not by going through a list."""
+
+    class Names(list[str]):
+        def __contains__(self, name: object) -> bool:
+            raise AssertionError(name)
+
+    change = {"status": "SENT", "timestamp": "2026-06-09T13:00:00Z"}
+    change |= {"message": {"uuid": "m", "src": "a", "dest": "b"}}  # type: ignore[dict-item]
+    given = looked_at([change | {"workspace": name} for name in ("a", "b", "c")])
+    given.take_out(Names(["b", "d"]))
+    assert ["a", "c"] == list(given.workspaces)
 
 
 def test_a_client_without_a_url() -> None:
