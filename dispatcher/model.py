@@ -358,6 +358,18 @@ def check_not_ahead(occurred_ms: int, now_ms: int) -> None:
 _NAMES = {field.alias for field in StatusChange.model_fields.values()}
 
 
+def accepted_ms(message: Any) -> int | None:
+    """When the platform took a message, ms since 1970; None if that is not known.
+
+    Nothing was taken before 2000: such a time is what some languages write for none (the years 1, 1900 and 1970).
+    """
+    at = message.accepted_at and timestamp_ms(message.accepted_at)
+    return at if at and at >= _YEAR_2000_MS else None
+
+
+_YEAR_2000_MS = 946_684_800_000
+
+
 def _refuse_deep(message: Mapping[str, Any]) -> None:
     for name in FREE:
         if (value := message.get(name)) and is_deep(value):

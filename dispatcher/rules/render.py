@@ -8,9 +8,9 @@ from dispatcher.errors import InvalidInput
 from dispatcher.fast_decode import Change
 from dispatcher.model import (
     Status,
+    accepted_ms,
     check_not_ahead,
     encode_json,
-    timestamp_ms,
     timestamp_ns,
 )
 from dispatcher.rules.addresses import CallbackUrl, parse_callback_url
@@ -153,7 +153,7 @@ def _without_endpoint(
 
 def _to_delivered_ms(change: Change, occurred_ms: int) -> int | None:
     """Time from submission to delivery, if the backend gave the submission time."""
-    submitted = change.message.accepted_at
+    submitted = accepted_ms(change.message)
     if submitted is None or change.status is not Status.DELIVERED:
         return None
-    return max(0, occurred_ms - timestamp_ms(submitted))
+    return max(0, occurred_ms - submitted)

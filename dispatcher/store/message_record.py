@@ -15,6 +15,7 @@ from dispatcher.model import (
     BY_LETTER,
     LETTERS,
     Status,
+    accepted_ms,
     decode_json,
     encode_json,
     is_time,
@@ -209,7 +210,7 @@ def arguments(change: Change, dialect: str) -> list[Argument]:
     message, at, letter = change.message, timestamp_ms(change.timestamp), LETTERS[change.status]
     if change.status is Status.READ and message.channel not in READ_ON:
         return []
-    sent = min(max(0, timestamp_ms(message.accepted_at) if message.accepted_at else at), MAX_SENT_MS)
+    sent = min(max(0, accepted_ms(message) or at), MAX_SENT_MS)
     by = looked_up_by(change, dialect_of(dialect).LOOKED_UP_BY, sent)
     told = _pack(details_of(change))
     if len(told) > MAX_TOLD:

@@ -92,6 +92,12 @@ def test_fields_are_kept_and_completed(store: Store) -> None:
     assert AT + 5000 == found.first(Status.DELIVERED)
 
 
+def test_a_time_before_the_first_platform(store: Store) -> None:
+    """A message that was taken before 2000, by what its status change says, was sent when that happened."""
+    store.record(change("DELIVERED", at_ms=AT + 5000, accepted_at="0001-01-01T00:00:00Z"))
+    assert AT + 5000 == store.get().sent_ms
+
+
 def test_late_and_repeated_changes_change_nothing(store: Store) -> None:
     """After a final status not even a field of it changes."""
     store.record(change("DELIVERED", at_ms=AT, segments=1))

@@ -143,6 +143,8 @@ def test_some_statuses_cause_no_callback(dialect: str, status: str) -> None:
         ("DELIVERED", "2026-06-09T13:04:50Z", 7487),
         ("DELIVERED", "2026-06-09T14:04:50Z", 0),
         ("DELIVERED", None, None),
+        ("DELIVERED", "0001-01-01T00:00:00Z", None),
+        ("DELIVERED", "1970-01-01T00:00:00Z", None),
         ("SENT", "2026-06-09T13:04:50Z", None),
     ],
 )
