@@ -29,8 +29,8 @@ from redis.retry import Retry
 
 from dispatcher.errors import InvalidInput, RedisFull, RedisUnavailable, sentence
 from dispatcher.store import sentinel
+from dispatcher.store.pool_slots import Slots
 from dispatcher.store.redis_url import RedisUrl
-from dispatcher.store.slots import Slots
 from dispatcher.store.topology import Kind, Topology
 from dispatcher.store.topology import safe_url as safe_url
 
