@@ -186,6 +186,8 @@ async def _answer(page: Page, portal: bool, request: Request) -> Response:
             raise HTTPException(403, f"this needs the role {page.role.word}; you are {person.role.word}")
         if "POST" in page.methods:
             ask.form = await form_of(request, LONG_FORM if page.has_long_form else SHORT_FORM)
+        if not page.public:  # what an identity provider sends there has the length it likes
+            ask.require_short()
         if "POST" in page.methods and not page.public:
             session = person.who, text_of(request, portal=portal)
             form = request.url.path, tuple(sorted(ask.form.items()))

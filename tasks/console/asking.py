@@ -19,6 +19,7 @@ from config.settings import Settings
 from dispatcher import __version__
 from dispatcher.errors import InvalidInput, NotFound, RedisUnavailable
 from dispatcher.health import Health
+from dispatcher.rules.addresses import MAX_URL_LENGTH
 from dispatcher.store.latest_alerts import LatestAlerts
 from dispatcher.store.sessions import Session, Sessions
 from tasks import wiring
@@ -39,6 +40,10 @@ from tasks.console.words import FILTERS, prose, shown, without_commands
 LONG_FORM, SHORT_FORM = 2 * 1024 * 1024, 64 * 1024
 """How many bytes a form may have: the body of a callback whose signature does not verify is pasted into a long one."""
 MOST_FIELDS = 100
+MOST_CHARACTERS = MAX_URL_LENGTH
+"""Of a field of a form or a URL: the longest that pages send are callback URLs. Errors quote fields whole."""
+LONG_FIELDS = frozenset({"headers", "body", "secret"})
+"""Fields that may be longer: people paste requests and keys into them."""
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -123,6 +128,13 @@ class Ask:
         if own and given and given != own:
             raise NotFound(f"there is no workspace {given}")
         return own or (given or "")
+
+    def require_short(self) -> None:
+        """Raises InvalidInput for a field that is longer than pages send it."""
+        given = (*self.request.query_params.multi_items(), *self.form.items())
+        for name, value in given:
+            if len(value) > MOST_CHARACTERS and name not in LONG_FIELDS:
+                raise InvalidInput(f"{name[:20]} has {len(value):,} characters; at most {MOST_CHARACTERS:,}")
 
     def needs(self, *names: str) -> list[str]:
         """Fields that must be given, of the form or the URL. Raises InvalidInput."""

@@ -16,9 +16,11 @@ from tasks import tables
 _CODE = re.compile(r"`([^`]+)`")
 _TIME = re.compile(r"\b(?:(\d{4}-\d\d-\d\d)[T ])?(\d\d:\d\d:\d\d(?:\.\d+)?)Z")
 HALF_DAY_SECONDS = 43_200
-_COMMAND = re.compile(r"[;:,(]?[^;:,(`]*`dispatcher [^`]*`[^;)]*\)?")
+MOST_PROSE = 20_000
+"""Characters of a sentence that are shown: it may quote what somebody typed."""
+_COMMAND = re.compile(r"`dispatcher [^`]*`[^;)]*\)?")
 _TIME_OUT = "DISPATCHER_REQUEST_TIMEOUT_SECONDS"
-_HINT = re.compile(r" \([^()]*DISPATCHER_[A-Z_]+[^()]*\)")
+_BRACKETS = re.compile(r" \([^()]*\)")
 _SETTING = re.compile(r"DISPATCHER_[A-Z_]+")
 _DIGIT = r"(?:\d|%3\d|\\u003\d)"
 _NUMBER = re.compile(
@@ -40,7 +42,8 @@ def when(ms: int | None) -> Markup:
 
 def prose(text: str | None) -> Markup:
     """A sentence of ours or of the ledger: `code` becomes code, times become moments; everything else is escaped."""
-    escaped = str(escape(visible(text or "")))
+    text = text or ""
+    escaped = str(escape(visible(text if len(text) <= MOST_PROSE else f"{text[:MOST_PROSE]}…")))
     coded = _CODE.sub(lambda found: f"<code>{found[1]}</code>", escaped)
     return Markup(_TIME.sub(lambda found: _moment(_whole(*found.groups())), coded))  # noqa: S704  it was escaped above
 
@@ -63,8 +66,28 @@ def _moment(text: str) -> str:
 
 def without_commands(text: str) -> str:
     """A sentence for customers, who have no command line and no settings here."""
-    text = _HINT.sub("", _COMMAND.sub("", text)).replace(_TIME_OUT, "the time-out")
+    text = _BRACKETS.sub(_without_hint, _cut(text[: MOST_PROSE + 1])).replace(_TIME_OUT, "the time-out")
     return _SETTING.sub("a setting", text).strip("; ")
+
+
+def _cut(text: str) -> str:
+    """A text without commands, and without the parts of sentences that they are in.
+
+    What precedes a command is looked for backwards from it: a pattern that begins before it tries every character.
+    """
+    kept, at = list[str](), 0
+    for found in _COMMAND.finditer(text):
+        before = text[at : found.start()]
+        begins = max(before.rfind(one) for one in ";:,(")
+        code = before.rfind("`") + 1
+        kept.append(before[: max(begins, code)])
+        at = found.end()
+    return "".join([*kept, text[at:]])
+
+
+def _without_hint(brackets: re.Match[str]) -> str:
+    """Nothing in place of brackets that name a setting."""
+    return "" if _SETTING.search(brackets[0]) else brackets[0]
 
 
 def number(value: float | None) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from tasks.console.asking import MOST_CHARACTERS
 from tests.console.conftest import World
 from tests.console.world import ask, get
 
@@ -188,3 +189,17 @@ def test_no_fault_was_logged(world: World) -> None:
 def test_an_unknown_path_and_method(world: World, cookie: str) -> None:
     assert "there is no such page" in get(f"{world.url}/zzz", Cookie=cookie)[2]
     assert 405 == ask("POST", f"{world.url}/work", {}, Cookie=cookie)[0]
+
+
+@pytest.mark.parametrize("path", ["/callback?workspace=acme&id=", "/callbacks?state=", "/workspace?id="])
+def test_a_field_that_is_too_long_is_refused_and_not_quoted(world: World, cookie: str, path: str) -> None:
+    """Of a URL and of a form alike; a request or a key that somebody pastes may be long."""
+    long = "A" * (MOST_CHARACTERS + 1)
+    status, _, page = get(world.url + path + long, Cookie=cookie)
+    assert 400 == status
+    assert "characters; at most 2,048" in text_of(page)
+    assert long not in text_of(page)
+    refused = ask("POST", f"{world.url}/signature", GOOD | {"workspace": long}, Cookie=cookie)
+    assert (400, True) == (refused[0], "workspace has 2,049 characters" in refused[2])
+    pasted = GOOD | {"body": long, "headers": f"{GOOD['headers']}\nx: {long}", "secret": long}
+    assert "characters; at most" not in ask("POST", f"{world.url}/signature", pasted, Cookie=cookie)[2]
