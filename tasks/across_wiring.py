@@ -67,7 +67,7 @@ async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> 
         RefusalsAcross(of),
         AuditAcross.of(of, operator(), settings.ledger_retention_seconds * 1000, sys.stderr.isatty()),
         ClientCertificatesAcross(of),
-        of.absent,
+        lambda: of.absent,
         [(servers.client(some[0]), servers.node(some[0]).url) for some in of.by_node().values()],
         len(of.keys),
         of.away,

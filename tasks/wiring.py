@@ -197,8 +197,8 @@ class Store:
     refusals: Refusals
     audit: Audit
     certificates: ClientCertificates
-    absent: Absent = field(default_factory=lambda: Absent(1))
-    """The partitions that did not answer while something was read."""
+    absent_so_far: Callable[[], Absent] = lambda: Absent(1)
+    """Gives `absent`."""
     nodes: Sequence[tuple["redis.asyncio.Redis", str]] = field(default=(), repr=False)
     """A client for each server, and its URL."""
     partitions: int = 1
@@ -208,6 +208,11 @@ class Store:
 
     archive: "Archive | None" = None
     """What has ended, for long, if there is an archive."""
+
+    @property
+    def absent(self) -> Absent:
+        """The partitions that did not answer while the caller read (`absent.apart`), or since the store was opened."""
+        return self.absent_so_far()
 
     @property
     def history(self) -> "History":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from urllib.parse import urlsplit
 
+from dispatcher.store.across.absent import Absent
 from dispatcher.store.audit import Who
 from dispatcher.store.sessions import Session
 
@@ -17,6 +18,14 @@ Without it the frame of a site whose session is over would be blank.
 """
 NOT_NOW = "not available now, try again"
 """What a customer is told of a server of ours that does not answer."""
+
+
+def missing(absent: Absent, *, for_customer: bool) -> str:
+    """What is said where partitions did not answer, so that what was read may lack something; empty if all did."""
+    if not absent.partitions:
+        return ""
+    which = "a server of ours does not answer" if for_customer else absent.named()
+    return f"Something may be missing here: {which}."
 
 
 class Role(IntEnum):

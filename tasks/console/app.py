@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from config.settings import Settings
 from dispatcher.errors import ArchiveUnavailable, DispatcherError, InvalidInput, NotFound, RedisUnavailable
 from dispatcher.health import PATHS, Health
+from dispatcher.store.across.absent import apart
 from tasks.console import pages
 from tasks.console.access import ANY_SITE, NOT_NOW, Person, Role, is_from_elsewhere
 from tasks.console.asking import LONG_FORM, SHORT_FORM, TEMPLATES, Ask, Parts, form_of, who_asks
@@ -173,6 +174,12 @@ async def _answer(page: Page, portal: bool, request: Request) -> Response:
     root = request.scope.get("root_path", "")
     nobody = Person("", "", Role.CUSTOMER if portal else Role.VIEWER)
     ask = Ask(request, nobody, parts, root + (PORTAL if portal else ""))
+    with apart() as ask.absent:
+        return await _answered(page, portal, ask)
+
+
+async def _answered(page: Page, portal: bool, ask: Ask) -> Response:
+    request, parts, nobody = ask.request, ask.parts, ask.person
     try:
         if parts.health.serves_nothing:  # what it would show or change mostly belongs elsewhere now
             return _problem(ask, 503, parts.health.ready_problem())

@@ -1,6 +1,6 @@
 """One request to a page: who asks for what, and the answers that pages give."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from http import HTTPStatus
@@ -20,10 +20,11 @@ from dispatcher import __version__
 from dispatcher.errors import InvalidInput, NotFound, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.rules.addresses import MAX_URL_LENGTH
+from dispatcher.store.across.absent import Absent
 from dispatcher.store.latest_alerts import LatestAlerts
 from dispatcher.store.sessions import Session, Sessions
 from tasks import wiring
-from tasks.console.access import Person, Role
+from tasks.console.access import Person, Role, missing
 from tasks.console.cookies import text_of
 from tasks.console.figures import HourFigures
 from tasks.console.jobs import Jobs
@@ -33,7 +34,7 @@ from tasks.console.notes import Notes
 from tasks.console.repeats import Repeats
 from tasks.console.svg import draw
 from tasks.console.unwritten import Unwritten
-from tasks.console.watch import Watch
+from tasks.console.watch import Snapshot, Watch
 from tasks.console.ways import Ways
 from tasks.console.words import FILTERS, prose, shown, without_commands
 
@@ -99,7 +100,9 @@ class Ask:
     """What stands before each path: the path it is mounted at, and `/portal` for a customer."""
     form: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
-    """What does not answer, so that the page may lack something."""
+    """Why the archive does not answer, so that the page may lack something."""
+    absent: Absent = field(default_factory=Absent)
+    """The partitions that did not answer: what they hold is missing on the page."""
 
     @property
     def settings(self) -> Settings:
@@ -150,6 +153,25 @@ class Ask:
         except RedisUnavailable:
             return True
         return found is not None and found.role >= self.person.role
+
+    async def now(self) -> Snapshot:
+        """The installation of the last seconds; the page says what did not answer when it was read."""
+        found = await self.parts.watch.latest()
+        if found.absent.partitions:
+            self.absent.add(found.absent, await self._own_partitions())
+        return found
+
+    async def _own_partitions(self) -> Collection[int] | None:
+        """Those that may hold what is of a customer; None, all, for an operator."""
+        if not (own := self.person.workspace):
+            return None
+        width = (await (await self.parts.store()).workspaces.require(own)).width
+        return self.settings.partitioning.all_of(own, width)
+
+    @property
+    def missing(self) -> str:
+        """What is said where partitions did not answer; empty if all did."""
+        return missing(self.absent, for_customer=self.is_portal)
 
     def away(self, error: Exception) -> None:
         """Notes that the archive does not answer: the page says so."""

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
+from dispatcher.store.across.absent import Absent, apart, pass_on
 from dispatcher.store.stats import HOUR_MS, Figures
 from tasks import wiring
 
@@ -13,7 +14,7 @@ MOST_KEPT = 4000
 LATE_MS = 120_000
 """How long after its end an hour may still change: an attempt that began in it may end later."""
 CURRENT_SECONDS = 15.0
-"""How long the figures of the hour that is not over are shown."""
+"""How long figures are shown that will change: of the hour that is not over, or read while a partition did not answer."""
 AT_ONCE = 6
 
 
@@ -35,8 +36,11 @@ class HourFigures:
         for first in range(0, len(missing), AT_ONCE):
             some = missing[first : first + AT_ONCE]
             read = [store.stats.workspace(workspace, number * HOUR_MS, 1) for number in some]
-            for number, found in zip(some, await asyncio.gather(*read), strict=True):
-                self._keep(workspace, number, found, now_ms)
+            with apart() as absent:
+                read_now = await asyncio.gather(*read)
+            pass_on(absent)
+            for number, found in zip(some, read_now, strict=True):
+                self._keep(workspace, number, found, now_ms, absent)
                 known[number] = found
         return [known[number] for number in numbers]
 
@@ -63,16 +67,18 @@ class HourFigures:
         store = await self._store()
         while self._wanted:
             number, began = self._wanted.pop(0), time.monotonic()
-            self._keep("", number, await store.stats.together(number * HOUR_MS, 1), now_ms)
+            with apart() as absent:
+                found = await store.stats.together(number * HOUR_MS, 1)
+            self._keep("", number, found, now_ms, absent)
             await asyncio.sleep(time.monotonic() - began)  # others' pages are answered meanwhile
 
     def _known(self, workspace: str, number: int) -> Figures | None:
         found, until = self._kept.get((workspace, number), (None, 0.0))
         return found if time.monotonic() < until else None
 
-    def _keep(self, workspace: str, number: int, found: Figures, now_ms: int) -> None:
-        is_over = (number + 1) * HOUR_MS + LATE_MS < now_ms
-        self._kept[workspace, number] = found, time.monotonic() + (86_400 if is_over else CURRENT_SECONDS)
+    def _keep(self, workspace: str, number: int, found: Figures, now_ms: int, absent: Absent) -> None:
+        is_final = (number + 1) * HOUR_MS + LATE_MS < now_ms and not absent.partitions
+        self._kept[workspace, number] = found, time.monotonic() + (86_400 if is_final else CURRENT_SECONDS)
         self._kept.move_to_end((workspace, number))
         if len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)

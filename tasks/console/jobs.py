@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import structlog
 
 from dispatcher.errors import ArchiveUnavailable, DispatcherError, InvalidInput, RedisUnavailable
-from tasks.console.access import NOT_NOW, Person
+from dispatcher.store.across.absent import apart
+from tasks.console.access import NOT_NOW, Person, missing
 
 MOST_KEPT = 100
 """Pieces of work that are remembered; the oldest that is over is forgotten first."""
@@ -135,11 +136,14 @@ class Jobs:
         self.stop(oldest)
 
     async def _choose(self, job: Job, choose: Callable[[Progress], Awaitable[Chosen]]) -> None:
-        chosen = await choose(job.progress)
+        with apart() as absent:
+            chosen = await choose(job.progress)
+        if lacks := missing(absent, for_customer=bool(job.person.workspace)):
+            chosen.notes = [lacks, *chosen.notes]
         job.chosen, job.progress = chosen, Progress(chosen.count)
         job.state, job.said = "ready", ""
         if not chosen.count:
-            job.state, job.said = "done", "Nothing matches: there is nothing to do."
+            job.state, job.said = "done", f"Nothing matches: there is nothing to do. {lacks}".strip()
         asyncio.get_running_loop().call_later(self._confirm_seconds, self._drop, job, NOT_CONFIRMED)
 
     def begin(self, job: Job) -> None:
@@ -150,7 +154,9 @@ class Jobs:
             _start(job, self._run(job, lambda: self._act(job, chosen)))
 
     async def _act(self, job: Job, chosen: Chosen) -> None:
-        job.said = await chosen.act(job.progress)
+        with apart() as absent:
+            said = await chosen.act(job.progress)
+        job.said = f"{said} {missing(absent, for_customer=bool(job.person.workspace))}".strip()
         job.state, job.chosen = "done", None
 
     def stop(self, job: Job) -> None:

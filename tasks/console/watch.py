@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import DEFAULT
+from dispatcher.store.across.absent import Absent, apart
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, problem
 from dispatcher.store.installation import Load, Memory
@@ -57,8 +58,8 @@ class Snapshot:
     to_archive: int
     away: Mapping[str, Any] = field(default_factory=dict)
     """Why each server that does not answer does not, by its URL."""
-    absent: str = ""
-    """Which partitions did not answer."""
+    absent: Absent = field(default_factory=Absent)
+    """The partitions that did not answer."""
     full_in_ms: int | None = None
     """In how long Redis's memory is full if it grows as it did; None: it does not grow, or has no limit."""
 
@@ -165,21 +166,21 @@ class Watch:
     async def _read(self) -> Snapshot:
         began = time.monotonic()
         store = await self._store()
-        store.absent.forget()
-        found = await _snapshot(store)
+        with apart() as absent:
+            found = await _snapshot(store, absent)
         self._memory.append((found.at_ms, found.memory.used))
         self._ages.append(found.ages)
         while self._ages[0].at_ms < found.at_ms - MINUTES * 60_000:
             self._ages.popleft()
         self._latest = replace(found, full_in_ms=_full_in_ms(found.memory, self._memory))
         self._took = time.monotonic() - began
-        if found.away or found.absent:
+        if found.away or absent.partitions:
             self._took = min(self._took, LONGEST_SECONDS)
         self._read_at = time.monotonic() if began > self._changed_at else 0.0
         return self._latest
 
 
-async def _snapshot(store: wiring.Store) -> Snapshot:
+async def _snapshot(store: wiring.Store, absent: Absent) -> Snapshot:
     endpoints = await store.endpoints.with_states(await store.endpoints.all())
     installation = store.installation
     load = await installation.load()
@@ -193,7 +194,7 @@ async def _snapshot(store: wiring.Store) -> Snapshot:
         await store.rejected.counts(),
         (await installation.to_archive()).count if store.archive else 0,
         dict(store.away()),
-        store.absent.named() if store.partitions > 1 else "",
+        absent,
     )
 
 

@@ -1,6 +1,8 @@
 """The partitions that did not answer, and why: what they hold is missing in what was read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from dispatcher.errors import RedisUnavailable
 
@@ -9,15 +11,23 @@ NAMED = 12
 
 
 class Absent:
-    """Collects the partitions that did not answer while something was read."""
+    """The partitions that did not answer while something was read."""
 
-    def __init__(self, partitions: int) -> None:
-        self._partitions = partitions
+    def __init__(self, partitions: int = 0) -> None:
+        self.of = partitions
+        """How many there are, or 0 if that is not known yet."""
         self._problems: dict[int, str] = {}
 
     def note(self, partition: int, error: RedisUnavailable) -> None:
         """Notes that a partition did not answer; the first problem of each is kept."""
         self._problems.setdefault(partition, str(error))
+
+    def add(self, other: "Absent", among: Collection[int] | None = None) -> None:
+        """Notes what another reading lacks too, in all partitions or only `among` some."""
+        self.of = max(self.of, other.of)
+        for partition, problem in other.problems.items():
+            if among is None or partition in among:
+                self._problems.setdefault(partition, problem)
 
     def forget(self) -> None:
         """Forgets all that was noted."""
@@ -44,7 +54,36 @@ class Absent:
             )  # so that a node's partitions have one reason
             by_problem.setdefault(_first_sentence(same), []).append(number)
         named = "; ".join(f"{listed(numbers)}: {why}" for why, numbers in by_problem.items())
-        return f"{len(self._problems)} of {self._partitions} partitions did not answer ({named})"
+        return f"{len(self._problems)} of {self.of} partitions did not answer ({named})"
+
+
+_reading: ContextVar[Absent | None] = ContextVar("absent", default=None)
+
+
+@contextmanager
+def apart() -> Iterator[Absent]:
+    """What the caller reads meanwhile, and tasks that it begins, has an Absent of its own: a process reads for many."""
+    found = Absent()
+    token = _reading.set(found)
+    try:
+        yield found
+    finally:
+        _reading.reset(token)
+
+
+def pass_on(found: Absent) -> None:
+    """Notes what a part of the caller's reading lacked, which was read `apart`."""
+    if whole := _reading.get():
+        whole.add(found)
+
+
+def of_reading(otherwise: Absent) -> Absent:
+    """The Absent of what the caller reads `apart`; without that, `otherwise`, which has all that the process has read."""
+    found = _reading.get()
+    if found is None:
+        return otherwise
+    found.add(Absent(otherwise.of))
+    return found
 
 
 def listed(numbers: Sequence[int]) -> str:

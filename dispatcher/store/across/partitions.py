@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from dispatcher.errors import PreviousUnavailable, RedisFull, RedisUnavailable
-from dispatcher.store.across.absent import Absent
+from dispatcher.store.across.absent import Absent, of_reading
 from dispatcher.store.across.presence import Presence
 from dispatcher.store.across.tried import Tried
 from dispatcher.store.connection import translated
@@ -48,14 +48,18 @@ class Partitions:
         """Whether an answer without one of the partitions is none, as in the API: it would be taken for whole."""
         self.keys: Sequence[Keys] = servers.keys
         self.partitioning = servers.partitioning
-        self.absent = Absent(len(servers.keys))
-        """Those that did not answer so far."""
+        self._absent = Absent(len(servers.keys))
         self._presence = Presence(servers, SERVICE_AWAY_SECONDS if needs_all else AWAY_SECONDS)
         self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(AT_ONCE_PER_NODE)
         )
         self._routes: dict[str, tuple[float, list[int]]] = {}
         self._holders: defaultdict[str, set[int]] = defaultdict(set)
+
+    @property
+    def absent(self) -> Absent:
+        """Those that did not answer so far, in what the caller reads."""
+        return of_reading(self._absent)
 
     @property
     def all(self) -> range:

@@ -31,7 +31,7 @@ TROUBLE = "trouble"
 @page("/endpoints", customers=True)
 async def listed(ask: Ask) -> Response:
     """The endpoints, the most troubled first."""
-    now = await ask.parts.watch.latest()
+    now = await ask.now()
     workspace, state, text = (
         ask.workspace(ask.query.get("workspace")),
         ask.query.get("state", ""),

@@ -24,7 +24,7 @@ SPANS = {"hour": 1, "day": 24, "week": 168}
 @page("/")
 async def overview(ask: Ask) -> Response:
     """The installation at a glance."""
-    now = await ask.parts.watch.latest()
+    now = await ask.now()
     span = ask.query.get("span", "hour")
     hours = SPANS.get(span, 1)
     figures, missing = ask.parts.figures.of_all(now.at_ms, hours) if hours > 1 else ([], 0)
@@ -51,8 +51,6 @@ async def overview(ask: Ask) -> Response:
 def attention(now: Snapshot) -> list[str]:
     """What an operator should know first, in sentences; empty if nothing is wrong."""
     found = [f"{url} does not answer: {why}" for url, why in now.away.items()]
-    if now.absent:
-        found.append(now.absent)
     if not now.workers:
         found.append("No worker is running: nothing is sent. Start one: `dispatcher worker`")
     if now.load.expiring:

@@ -14,7 +14,7 @@ async def search(ask: Ask) -> Response:
     if not text:
         return ask.page("search.html", "Search", text="", hits=[], limits=[])
     workspace = ask.workspace(ask.query.get("workspace"))
-    now = await ask.parts.watch.latest()
+    now = await ask.now()
     hits, limits = await find(await ask.store(), text, workspace, now.of(workspace), ask.away)
     if len(hits) == 1:
         return ask.go(hits[0].path, **hits[0].query)

@@ -36,7 +36,7 @@ async def shown(ask: Ask) -> Response:
         raise InvalidInput(damage(ask, known))
     of_name(known, name)  # raises NotFound
     of = "" if name == DEFAULT else name
-    now = await ask.parts.watch.latest()
+    now = await ask.now()
     endpoints = [each for each in now.of(known.id) if each.subscription == of]
     counted = [each.name for each in endpoints[:MOST_ENDPOINTS]]
     days = await store.stats.endpoint_days(counted, now.at_ms)

@@ -16,7 +16,7 @@ SPANS = {"day": 24, "week": 168}
 @page("/workspaces")
 async def listed(ask: Ask) -> Response:
     """All workspaces by name, with what waits for each."""
-    now, store = await ask.parts.watch.latest(), await ask.store()
+    now, store = await ask.now(), await ask.store()
     text, after = ask.query.get("q", ""), ask.query.get("after", "")
     names = [name for name in sorted(await store.workspaces.names()) if text in name and name > after]
     shown = names[:PAGE]
@@ -44,7 +44,7 @@ async def shown(ask: Ask) -> Response:
     figures = await ask.parts.figures.of_workspace(workspace, now_ms, hours)
     rows: list[dict[str, object]] = []
     if not known.is_damaged:
-        waiting = (await ask.parts.watch.latest()).waiting_of(workspace)
+        waiting = (await ask.now()).waiting_of(workspace)
         allow_http = ask.settings.allow_http
         rows = [
             subscriptions.document(known, name, waiting[name], allow_http=allow_http)

@@ -116,6 +116,12 @@ function sayStale(isStale) {
   document.querySelector("h1").after(note);
 }
 
+// What is said above of servers that do not answer, which is so of the part too.
+function renewMissing(whole) {
+  const [shown, now] = [document, whole].map((of) => of.getElementById("missing"));
+  if (shown && now && shown.innerHTML !== now.innerHTML) shown.replaceWith(now);
+}
+
 function renewLater(part) {
   const period = Number(part.dataset.renew) * 1000;
   if (!period) return;
@@ -126,7 +132,8 @@ function renewLater(part) {
     try {
       const { isGone, isOk, text } = await page();
       if (isGone) return location.reload();
-      const next = new DOMParser().parseFromString(text, "text/html").getElementById(part.id);
+      const whole = new DOMParser().parseFromString(text, "text/html");
+      const next = whole.getElementById(part.id);
       if (busy()) return renewLater(part);
       sayStale(!isOk);
       if (isOk && next) {
@@ -135,6 +142,7 @@ function renewLater(part) {
         const buttons = (of) => all("button, a", of).map(identity).join();
         if (buttons(part) !== buttons(next)) next.classList.add("settling"); // else a click could meet another one
         part.replaceWith(next);
+        renewMissing(whole);
         ready(next);
         focusAgain();
         return;
