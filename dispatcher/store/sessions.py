@@ -82,8 +82,12 @@ class Sessions:
         """Stores what a link begins, for `life_ms`; returns the link's text, which is not stored."""
         return await self._keep(self._keys.portal_link, session, life_ms)
 
+    async def offered(self, text: str) -> Session | None:
+        """What a link begins; None if it was taken, or is too old."""
+        return await self._read(self._keys.portal_link, text)
+
     async def take(self, text: str) -> Session | None:
-        """What a link begins, once: from then on the link is not valid any more."""
+        """As `offered`, to one caller alone: from then on the link is not valid any more."""
         with translated(self._url):
             return _decoded(await self._call("GETDEL", self._keys.portal_link(_digest(text))))
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -343,6 +344,34 @@ def test_a_link_opens_once(rivals: Rivals) -> None:
     assert 410 == status
     assert "this link was used" in text
     assert "set-cookie" not in headers
+
+
+def test_a_link_opens_one_session_to_two_who_open_it_at_once(rivals: Rivals) -> None:
+    link = rivals.portal.link()
+    with ThreadPoolExecutor(8) as together:
+        answers = list(together.map(lambda _: get(link), range(8)))
+    assert [303] + [410] * 7 == sorted(status for status, _, _ in answers)
+    assert 1 == sum("set-cookie" in headers for _, headers, _ in answers)
+
+
+def test_a_full_redis_ends_no_session_and_uses_up_no_link(rivals: Rivals) -> None:
+    """What ends a session or a link is done after what such a Redis refuses; the link opens once there is room."""
+    link, redis = rivals.portal.link(), rivals.portal.stack.redis
+    cookie, operators = rivals.portal.customer(), operators_cookie(rivals.portal.url, rivals.portal.stack)
+    again, key = operators_cookie(rivals.portal.url, rivals.portal.stack), rivals.portal.console.token
+    redis.config_set("maxmemory", 100_000)
+    try:
+        assert 503 == get(link, Cookie=cookie)[0]
+        assert 503 == ask("POST", f"{rivals.portal.url}/login", {"key": key}, Cookie=operators)[0]
+        assert 200 == rivals.portal.look("/workspace", cookie)[0]
+        assert 200 == get(f"{rivals.portal.url}/work", Cookie=operators)[0]
+        everywhere = {"everywhere": "1"}
+        assert 503 == ask("POST", f"{rivals.portal.url}/logout", everywhere, Cookie=again)[0]
+        assert 303 == get(f"{rivals.portal.url}/work", Cookie=again)[0], "at least this session has ended"
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert 200 == rivals.portal.look("/workspace", entered(link))[0]
+    assert 410 == get(link)[0]
 
 
 def test_the_cookie_is_for_scripts_of_nobody_and_new_each_time(rivals: Rivals) -> None:

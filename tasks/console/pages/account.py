@@ -52,11 +52,11 @@ async def _session(ask: Ask, given: str) -> Session | None:
 
 
 async def begin(ask: Ask, session: Session, to: str) -> Response:
-    """Begins a session: always a new one, so that none that somebody prepared is taken over."""
+    """Begins a session: always a new one, so that none that somebody prepared is taken over. Then the one of before ends."""
     sessions = await ask.parts.sessions()
+    text = await sessions.begin(session)
     if old := text_of(ask.request, portal=False):
         await sessions.end(old)
-    text = await sessions.begin(session)
     return put(RedirectResponse(ask.base + to, 303), ask.settings, text, session)
 
 
@@ -76,10 +76,10 @@ async def log_out(ask: Ask) -> Response:
             raise HTTPException(403, "this needs the role admin")
         await sessions.end_all(EVERYBODY, now_ms)
         await store.audit.add("console.end_all_sessions")
-    elif ask.form.get("everywhere"):
-        await sessions.end_all(ask.person.who, now_ms)
     if text := text_of(ask.request, portal=ask.is_portal):
-        await sessions.end(text)
+        await sessions.end(text)  # before what a full Redis refuses
+    if ask.form.get("everywhere"):
+        await sessions.end_all(ask.person.who, now_ms)
     if ask.is_portal:
         ended = ask.page(
             "problem.html",

@@ -21,31 +21,41 @@ async def home(ask: Ask) -> Response:
 
 @page("/enter", role=Role.CUSTOMER, customers=True, public=True)
 async def enter(ask: Ask) -> Response:
-    """Takes the link, once, and begins its session. What only looks at the link, or fetches it ahead, does not use it up."""
+    """Begins the link's session, and takes the link, once. What only looks at the link, or fetches it ahead, does not use it up.
+
+    The link is taken last: where no session can be begun, as in a full Redis, it stays valid, and so does the session of before.
+    """
     if ask.request.method == "HEAD":
         return Response()
     if "prefetch" in ask.request.headers.get("sec-purpose", ""):
         return ask.page("problem.html", "Not opened", status=503, text="open the link itself")
-    session = await _taken(ask)
+    sessions, link = await ask.parts.sessions(), ask.query.get("link", "")
+    session = await _offered(ask, link)
     if session is None:
-        ask.request.state.frame = ANY_SITE
-        return ask.page("problem.html", "Link used up", status=410, text=USED_UP)
-    sessions = await ask.parts.sessions()
+        return _used_up(ask)
+    opened = await sessions.begin(session)
+    if not await sessions.take(link):  # somebody else has it by now
+        await sessions.end(opened)
+        return _used_up(ask)
     if old := text_of(ask.request, portal=True):
         await sessions.end(old)
-    opened = await sessions.begin(session)
     return put(RedirectResponse(ask.url("/workspace"), 303), ask.settings, opened, session)
 
 
-async def _taken(ask: Ask) -> Session | None:
+def _used_up(ask: Ask) -> Response:
+    ask.request.state.frame = ANY_SITE
+    return ask.page("problem.html", "Link used up", status=410, text=USED_UP)
+
+
+async def _offered(ask: Ask, link: str) -> Session | None:
     """The session that the link begins, of an hour from now; None if there is none any more.
 
     It counts as begun when the link was made: who ends all sessions ends those too whose links are not used yet.
     """
-    if not (text := ask.query.get("link", "")):
+    if not link:
         return None
     sessions = await ask.parts.sessions()
-    found = await sessions.take(text)
+    found = await sessions.offered(link)
     if found is None or await customer_of(await ask.parts.store(), found) is None:
         return None
     return replace(found, ends_ms=await sessions.now_ms() + PORTAL_SECONDS * 1000)
