@@ -12,14 +12,19 @@ from dispatcher.errors import ArchiveUnavailable, DispatcherError, InvalidInput,
 from dispatcher.store.across.absent import apart
 from tasks.console.access import NOT_NOW, Person, missing
 
-MOST_KEPT = 100
-"""Pieces of work that are remembered; the oldest that is over is forgotten first."""
-MOST_OF_ONE, MOST_OF_CUSTOMERS = 5, 20
-"""Pieces of work of one person, and of all customers, that are not over: each may keep MOST_CHOSEN callbacks in memory."""
-MOST_CHOSEN = 200_000
-"""What one piece of work may be about: what was counted is kept, so that nothing that comes later is acted on."""
+MOST_KEPT_OF_ONE, MOST_KEPT = 20, 1000
+"""Pieces of work that are over and remembered, of one operator or workspace, and in all; the oldest is forgotten first, customers' before operators'."""
+MOST_OF_ONE, MOST_OF_WORKSPACE, MOST_OF_CUSTOMERS = 5, 3, 20
+"""Pieces of work that are not over, of one operator, of one workspace's customers, and of all customers."""
+MOST_CHOSEN, MOST_COUNTED = 200_000, 500_000
+"""What one piece of work, or all of one workspace's customers, may be about, and all work together: what was counted is kept in memory, so that
+nothing that comes later is acted on."""
+LOOK = 1000
+"""A count looks whether there is room for it each time that it has found so many."""
 CONFIRM_SECONDS = 900.0
 """How long a count can be confirmed; then it is dropped, with the callbacks that it keeps in memory."""
+NO_ROOM = "Dropped: other work needed its room before it was confirmed. Count again."
+TOO_MUCH = "too much work is under way: wait until some of it is over, or stop it"
 NOT_CONFIRMED = "Dropped: it was not confirmed within a quarter of an hour. Count again."
 
 log = structlog.get_logger()
@@ -35,10 +40,15 @@ class Progress:
     done: int = 0
     is_stopping: bool = False
     """Somebody asked to stop: no further step is begun."""
+    make_room: Callable[[], None] | None = None
+    """Is called now and then while it counts; raises InvalidInput if there is no room for more."""
 
     def counted(self, number: int) -> None:
-        """Notes how many match so far. Raises InvalidInput for more than a piece of work may be about."""
+        """Notes how many match so far. Raises InvalidInput for more than a piece of work may be about, or than there is room for."""
+        is_time = number // LOOK != self.done // LOOK
         self.done = number
+        if is_time and self.make_room:
+            self.make_room()
         if number > MOST_CHOSEN:
             raise InvalidInput(
                 f"more than {MOST_CHOSEN:,} match: narrow the filter, by a workspace or by times, and do it in parts; or use the command"
@@ -93,6 +103,16 @@ class Job:
         return self.state in ("done", "failed", "stopped")
 
     @property
+    def of(self) -> tuple[str, int] | str:
+        """Whose limits it counts for: a customer's workspace's, or an operator's own."""
+        return (self.person.workspace, self.person.since_ms) if self.person.workspace else self.person.who
+
+    @property
+    def kept(self) -> int:
+        """How many callbacks it keeps in memory."""
+        return 0 if self.is_over else self.progress.done if self.state == "counting" else self.progress.total
+
+    @property
     def counted(self) -> str:
         """The number and what it counts: `1,200 callbacks`."""
         return f"{self.progress.total:,} {self.noun[self.progress.total != 1]}"
@@ -116,24 +136,54 @@ class Jobs:
 
     def count(self, job: Job, choose: Callable[[Progress], Awaitable[Chosen]]) -> Job:
         """Begins to count what a piece of work would be about. Raises InvalidInput where too much is under way."""
-        self._make_room(job.person)
+        self._admit(job)
         self._jobs[job.id] = job
-        over = [one.id for one in self._jobs.values() if one.is_over]
-        for id_ in over[: max(0, len(self._jobs) - MOST_KEPT)]:
-            del self._jobs[id_]
+        self._forget(job)
+        job.progress.make_room = lambda: self._make_room(job)
         _start(job, self._run(job, lambda: self._choose(job, choose)))
         return job
 
-    def _make_room(self, person: Person) -> None:
-        """Drops the person's oldest count that was not confirmed, if they have too many. Raises InvalidInput."""
+    def _admit(self, job: Job) -> None:
+        """Drops the oldest count that was not confirmed where there is too much work. Raises InvalidInput if there is none."""
+        own, customers = self._under_way(job)
+        if len(own) >= (MOST_OF_WORKSPACE if job.person.workspace else MOST_OF_ONE):
+            self._drop_oldest(own)
+        elif job.person.workspace and len(customers) >= MOST_OF_CUSTOMERS:
+            self._drop_oldest(customers)
+
+    def _make_room(self, job: Job) -> None:
+        """The same where more callbacks are kept in memory than may be."""
+        while True:
+            own, customers = self._under_way(job)
+            operators = [one for one in self._jobs.values() if not one.person.workspace]
+            others = customers if job.person.workspace else [*customers, *operators]
+            if job.person.workspace and sum(one.kept for one in own) > MOST_CHOSEN:
+                self._drop_oldest(own)
+            elif sum(one.kept for one in self._jobs.values()) > MOST_COUNTED:
+                self._drop_oldest([*own, *others])
+            else:
+                return
+
+    def _under_way(self, job: Job) -> tuple[list[Job], list[Job]]:
+        """What is not over, the oldest first: that which counts for the same limits as a piece of work, and all customers'."""
         under_way = [one for one in self._jobs.values() if not one.is_over]
-        own = [one for one in under_way if one.person.who == person.who]
-        customers = [one for one in under_way if one.person.workspace]
-        if len(own) < MOST_OF_ONE and not (person.workspace and len(customers) >= MOST_OF_CUSTOMERS):
-            return
-        if (oldest := next((one for one in own if one.state == "ready"), None)) is None:
-            raise InvalidInput("too much work is under way: wait until some of it is over, or stop it")
-        self.stop(oldest)
+        return [one for one in under_way if one.of == job.of], [
+            one for one in under_way if one.person.workspace
+        ]
+
+    def _drop_oldest(self, among: Sequence[Job]) -> None:
+        oldest = next((one for one in among if one.state == "ready"), None)
+        if oldest is None:
+            raise InvalidInput(TOO_MUCH)
+        self._drop(oldest, NO_ROOM)
+
+    def _forget(self, job: Job) -> None:
+        """Forgets work that is over, where more is remembered than may be."""
+        over = [one for one in self._jobs.values() if one.is_over]
+        own = [one for one in over if one.of == job.of]
+        by_turn = sorted(over, key=lambda one: not one.person.workspace)  # stable: the oldest of each first
+        for one in {*_beyond(own, MOST_KEPT_OF_ONE), *_beyond(by_turn, MOST_KEPT)}:
+            del self._jobs[one]
 
     async def _choose(self, job: Job, choose: Callable[[Progress], Awaitable[Chosen]]) -> None:
         with apart() as absent:
@@ -211,6 +261,11 @@ def _start(job: Job, run: Coroutine[Any, Any, None]) -> None:
 
     job.task = asyncio.create_task(run)
     job.task.add_done_callback(ended)
+
+
+def _beyond(jobs: Sequence[Job], most: int) -> list[str]:
+    """The ids of the first of some, so that `most` are left."""
+    return [one.id for one in jobs[: max(0, len(jobs) - most)]]
 
 
 def new_id() -> str:

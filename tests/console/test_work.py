@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,14 @@ from tasks.console.access import Person, Role
 from tasks.console.asking import Ask
 from tasks.console.jobs import (
     CONFIRM_SECONDS,
+    LOOK,
+    MOST_CHOSEN,
+    MOST_KEPT,
+    MOST_KEPT_OF_ONE,
     MOST_OF_CUSTOMERS,
-    MOST_OF_ONE,
+    MOST_OF_WORKSPACE,
+    NO_ROOM,
+    TOO_MUCH,
     Chosen,
     Job,
     Jobs,
@@ -31,6 +38,11 @@ from tests.console.acting import Scene, acting_scene
 from tests.console.world import run_apart
 
 OPERATOR = Person("key:key_1", "alice", Role.OPERATOR)
+
+
+def operator(number: int) -> Person:
+    """One of several."""
+    return replace(OPERATOR, who=f"key:{number}")
 
 
 def customer(workspace: str) -> Person:
@@ -101,18 +113,92 @@ def test_counts_that_nobody_confirmed_stand_in_nobodys_way() -> None:
         async def act(_: Progress) -> str:
             return "done"
 
-        left = [
-            await counted(jobs, 3, act, customer(f"c{number // MOST_OF_ONE}"))
-            for number in range(MOST_OF_CUSTOMERS)
-        ]
-        with pytest.raises(InvalidInput, match="too much work is under way"):
-            await counted(jobs, 3, act, customer("another"))
+        left = [await counted(jobs, 3, act, customer(f"c{n}")) for n in range(MOST_OF_CUSTOMERS)]
+        assert "ready" == (await counted(jobs, 3, act, customer("another"))).state
+        assert (("stopped", NO_ROOM), "ready") == ((left[0].state, left[0].said), left[1].state)
         while any(one.state == "ready" for one in left):
             await asyncio.sleep(0.01)
         assert not any(one.chosen for one in left)
         assert "ready" == (await counted(jobs, 3, act, customer("another"))).state
 
     run(of, confirm_seconds=0.5)
+
+
+def test_one_workspace_leaves_room_for_the_others() -> None:
+    """Its limits hold for its people together: their oldest count is dropped for a new one, and nobody else's."""
+
+    async def of(jobs: Jobs) -> None:
+        async def act(_: Progress) -> str:
+            await asyncio.sleep(3600)
+            return "done"
+
+        others = [await counted(jobs, 3, act, customer(f"c{n}")) for n in range(MOST_OF_CUSTOMERS - 4)]
+        operators = await counted(jobs, 3, act)
+        people = [replace(customer("acme"), who=f"portal:acme:{n}") for n in range(MOST_OF_CUSTOMERS)]
+        own = [await counted(jobs, 3, act, one) for one in people]
+        assert MOST_OF_WORKSPACE == sum(one.state == "ready" for one in own)
+        assert {"ready"} == {one.state for one in (*others, operators)}
+        for one in own:
+            jobs.begin(one)
+        with pytest.raises(InvalidInput, match="too much work is under way"):
+            await counted(jobs, 3, act, people[0])
+        assert "ready" == (await counted(jobs, 3, act, customer("another"))).state
+
+    run(of)
+
+
+def test_what_is_counted_is_bounded_in_all() -> None:
+    """The oldest count makes room that is not confirmed: one's own, then a customer's; an operator's only for an operator."""
+
+    async def act(_: Progress) -> str:
+        return "done"
+
+    async def many(jobs: Jobs, count: int, person: Person) -> Job:
+        async def choose(progress: Progress) -> Chosen:
+            for number in range(0, count + 1, LOOK):
+                progress.counted(number)
+            return Chosen(count, act)
+
+        job = jobs.count(job_of(person), choose)
+        assert job.task
+        await job.task
+        return job
+
+    async def of(jobs: Jobs) -> None:
+        half = MOST_CHOSEN // 2
+        own = [await many(jobs, half, customer("acme")) for _ in range(3)]
+        assert ["stopped", "ready", "ready"] == [one.state for one in own]
+        first = [await many(jobs, MOST_CHOSEN, operator(n)) for n in range(2)]
+        assert ["stopped", "stopped", "ready"] == [one.state for one in own]
+        refused = await many(jobs, MOST_CHOSEN, customer("globex"))
+        assert ("failed", TOO_MUCH) == (refused.state, refused.said)
+        assert ["stopped", "ready", "ready"] == [one.state for one in (own[2], *first)]
+        third = await many(jobs, MOST_CHOSEN, operator(2))
+        assert ["stopped", "ready", "ready"] == [one.state for one in (*first, third)]
+
+    run(of)
+
+
+def test_work_that_is_over_is_forgotten_by_whose_it_is() -> None:
+    """What customers count makes no work of an operator unknown."""
+
+    async def of(jobs: Jobs) -> None:
+        async def act(_: Progress) -> str:
+            return "done"
+
+        first = await counted(jobs, 1, act)
+        jobs.begin(first)
+        assert first.task
+        await first.task
+        for number in range(MOST_KEPT + 10):
+            await counted(jobs, 0, act, customer(f"c{number // 100}"))
+        assert first is jobs.get(OPERATOR, first.id)
+        for _ in range(MOST_KEPT_OF_ONE + 1):
+            await counted(jobs, 0, act)
+        assert jobs.get(OPERATOR, first.id) is None
+        assert MOST_KEPT_OF_ONE + 1 >= len(jobs.of(customer("c1")))
+
+    run(of)
 
 
 def test_two_confirmations_at_once_begin_it_once() -> None:
