@@ -62,3 +62,8 @@ EXPLAINED = ("blocked_address", "tls_", "proxy", "protocol", "maybe_received", A
 
 Not `dns`, `connect` and `timeout`: the word says nearly all, an outage causes very many, and the log has the text.
 """
+
+
+def is_explained(error: str | None) -> bool:
+    """Whether what is kept of such an attempt in place of an answer is a text of ours, which may name settings and addresses."""
+    return bool(error) and str(error).startswith(EXPLAINED)

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import iso
-from dispatcher.rules.attempt_errors import AUTH, DELIVERY_CONTROLS, EXPLAINED
+from dispatcher.rules.attempt_errors import AUTH, DELIVERY_CONTROLS, is_explained
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.decide import RETRY_AFTER_STATUSES
 from dispatcher.rules.endpoint_name import subscription_of
@@ -99,7 +99,7 @@ def attempt_of(posted: Answer | Failure, now_ms: int, duration_ms: int) -> Attem
             return Attempt(now_ms, duration_ms, status, error, retry_after_ms, kept)
         case NoAnswer(word, text):
             detail = text[:ANSWER_BYTES]
-            kept = detail.encode(errors="replace") if word.startswith(EXPLAINED) else b""
+            kept = detail.encode(errors="replace") if is_explained(word) else b""
             return Attempt(now_ms, duration_ms, error=word, answer=kept, detail=detail)
         case InternalError(text):
             return Attempt(now_ms, duration_ms, internal_error=text)

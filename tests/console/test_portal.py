@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -20,7 +21,7 @@ from tasks.console import pages
 from tasks.console.access import Person, Role
 from tasks.console.jobs import Chosen, Job, Jobs, Progress
 from tasks.console.site import PAGES
-from tests.acceptance.stack import Stack, running_stack, wait_until
+from tests.acceptance.stack import Stack, free_port, running_stack, wait_until
 from tests.console.portal_world import (
     JANE,
     SECRETS,
@@ -637,3 +638,30 @@ def test_work_that_redis_breaks_off_says_nothing_of_it() -> None:
 
     assert "not available now, try again" == run_apart(said(Person("a", "a", Role.CUSTOMER, "acme")))
     assert "secret-host" in run_apart(said(Person("b", "b", Role.ADMIN)))
+
+
+def test_why_there_was_no_answer_is_told_by_its_meaning_alone(server_program: str, tmp_path: Path) -> None:
+    """Our own text names our proxy and settings: operators read it, under a heading of its own."""
+    proxy = f"127.0.0.1:{free_port()}"
+    settings = {"DISPATCHER_PROXY_URL": f"http://{proxy}", "DISPATCHER_MAX_ATTEMPTS": "1"}
+    with running_stack(tmp_path) as stack:
+        stack.environment |= settings
+        stack.add_workspace("acme", url="https://customer.example/hook")
+        stack.start_worker()
+        [own] = stack.enqueue(1)
+        assert {"failed": 1} == stack.wait_ended([own])
+        event = f"/callback?workspace=acme&id={own}"
+        endpoint = f"/endpoint?{urlencode({'owner': 'acme', 'url': 'https://customer.example:443'})}"
+        ours = stack.cli_json("event", "show", own, "--workspace", "acme")["lastAnswer"]
+        assert ours
+        with portal(stack) as found:
+            cookie, operators = found.customer(), operators_cookie(found.url, stack)
+            ping = found.act("/subscription/ping", cookie, workspace="acme", subscription="default")[2]
+            for text in (found.look(event, cookie)[2], found.look(endpoint, cookie)[2], ping):
+                assert "the egress proxy would not, or could not, connect" in text
+                assert not [
+                    one for one in (ours, proxy, "DISPATCHER_", "first bytes", "its answer") if one in text
+                ]
+            for path, heading in ((event, "<h2>Why</h2>"), (endpoint, "<dt>why</dt>")):
+                text = get(found.url + path, Cookie=operators)[2]
+                assert (True, True) == (heading in text, ours in text)

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from dispatcher.errors import ArchiveUnavailable, InvalidInput, NotFound
 from dispatcher.rules.addresses import without_query
+from dispatcher.rules.attempt_errors import is_explained
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.request_headers import request_headers
 from dispatcher.rules.subscription import Receiver
@@ -74,7 +75,28 @@ async def shown(ask: Ask) -> Response:
         event=found.event,
         kept=await _kept(ask, store, found),
         rows=_rows(found.event),
+        text=_kept_text(found.event, is_portal=ask.is_portal),
     )
+
+
+@dataclass(frozen=True)
+class KeptText:
+    """What is kept of the last attempt that left a text."""
+
+    text: str
+    is_ours: bool
+    """Whether it says why there was no answer."""
+
+
+def _kept_text(event: StoredCallback, *, is_portal: bool) -> KeptText | None:
+    """The receiver's last answer, or why there was none. A text of ours, which names our settings and addresses, is not for customers.
+
+    An answer without a body leaves the text of the attempt before it: customers see none if any of the attempts may have left ours.
+    """
+    left = [one for one in event.attempts if one.http_status or is_explained(one.error)]
+    if not event.answer or (is_portal and any(is_explained(one.error) for one in left)):
+        return None
+    return KeptText(event.answer, bool(left) and is_explained(left[-1].error))
 
 
 def _rows(event: StoredCallback) -> list[dict[str, object]]:

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from dispatcher.errors import InvalidInput, NotFound
 from dispatcher.rules.addresses import parse_callback_url
+from dispatcher.rules.attempt_errors import is_explained
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.store.audit import shown_url
@@ -97,7 +98,7 @@ async def shown(ask: Ask) -> Response:
         opened=sum(one["opened"] for one in days),
         superseded=sum(one["superseded"] for one in days),
         elsewhere=await _is_elsewhere(store, endpoint, own),
-        result=None,
+        is_ours=is_explained(endpoint.last_error),
     )
 
 
