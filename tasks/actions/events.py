@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from dispatcher.codec import is_time
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.attempt_errors import ERRORS
@@ -235,11 +236,20 @@ def span(asked: Filter, now_ms: int) -> tuple[int, int]:
 
 
 def time_ms(text: str | None, now_ms: int) -> int | None:
-    """Parses a time into ms since 1970: `90m` means that long ago, else ISO 8601, UTC by default. Raises InvalidInput."""
+    """Parses a time into ms since 1970: `90m` means that long ago, else ISO 8601, UTC by default.
+
+    Raises InvalidInput, also for a time outside of the years 1 to 9999 in UTC, which neither Python nor the archive has.
+    """
     if text is None:
         return None
-    if ago := _AGO.fullmatch(text):
-        return now_ms - int(ago[1]) * _UNITS[ago[2]]
+    ago = _AGO.fullmatch(text)
+    ms = now_ms - int(ago[1]) * _UNITS[ago[2]] if ago else _iso_ms(text)
+    if not is_time(ms):
+        raise InvalidInput(f"{text!r} lies outside of the years 1 to 9999 in UTC")
+    return ms
+
+
+def _iso_ms(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -55,6 +55,16 @@ def test_no_times(text: str) -> None:
         time_ms(text, NOW_MS)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["9999999d", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.9999999"],
+)
+def test_times_that_no_archive_has(text: str) -> None:
+    """What lies outside of the years 1 to 9999 in UTC is refused: PostgreSQL's driver can neither take nor give it."""
+    with pytest.raises(InvalidInput, match="lies outside of the years 1 to 9999"):
+        time_ms(text, NOW_MS)
+
+
 def entry(reason: str, workspace: str | None = None) -> RejectedEntry:
     """A rejected entry."""
     return RejectedEntry("1-1", "5-1", NOW_MS, reason, "why", workspace, None, "{}")
