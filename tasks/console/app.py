@@ -257,6 +257,8 @@ async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     base = request.scope.get("root_path", "").removesuffix("/static")
     is_portal = request.url.path.startswith(f"{base}{PORTAL}/")
+    if is_portal:
+        request.state.frame = await _frame_of(request)
     text = TEMPLATES.get_template("bare.html").render(
         title=TITLES.get(error.status_code, "Refused"),
         text={404: "there is no such page", 405: "this page cannot be asked in this way"}.get(
@@ -266,6 +268,15 @@ async def _failed(request: Request, error: Exception) -> Response:
         overview=base + (f"{PORTAL}/" if is_portal else "/"),
     )
     return Response(text, error.status_code, dict(error.headers or {}), "text/html")
+
+
+async def _frame_of(request: Request) -> str:
+    """The site that may show the portal in a frame to whoever asks; any site, if nobody is logged in."""
+    try:
+        person = await who_asks(request, request.app.state.parts, portal=True)
+    except DispatcherError:
+        person = None
+    return person.frame if person else ANY_SITE
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -355,6 +355,17 @@ def test_a_link_opens_one_session_to_two_who_open_it_at_once(rivals: Rivals) -> 
     assert 1 == sum("set-cookie" in headers for _, headers, _ in answers)
 
 
+def test_an_unknown_page_is_shown_in_the_frame_that_the_portal_is_in(rivals: Rivals) -> None:
+    """Else the frame would be blank; where nobody is logged in it says so in any frame, and without a frame's link in none."""
+    site = "https://site.example"
+    framed, plain = entered(rivals.portal.link(frameOrigin=site)), rivals.portal.customer()
+    for path, status in (("/nothing", 404), ("/callbacks/replay", 405)):
+        for cookie, shown in ((framed, site), ("x=y", "*"), (plain, "'none'")):
+            found, headers, _ = rivals.portal.look(path, cookie)
+            assert (status, True) == (found, f"frame-ancestors {shown}" in headers["content-security-policy"])
+            assert ("x-frame-options" in headers) is (shown == "'none'")
+
+
 def test_a_full_redis_ends_no_session_and_uses_up_no_link(rivals: Rivals) -> None:
     """What ends a session or a link is done after what such a Redis refuses; the link opens once there is room."""
     link, redis = rivals.portal.link(), rivals.portal.stack.redis
