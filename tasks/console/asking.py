@@ -31,6 +31,7 @@ from tasks.console.jobs import Jobs
 from tasks.console.live import Live
 from tasks.console.login_limit import LoginLimit
 from tasks.console.notes import Notes
+from tasks.console.pings import Pings
 from tasks.console.repeats import Repeats
 from tasks.console.svg import draw
 from tasks.console.unwritten import Unwritten
@@ -84,6 +85,7 @@ class Parts:
     figures: HourFigures
     jobs: Jobs = field(default_factory=Jobs)
     notes: Notes = field(default_factory=Notes)
+    pings: Pings = field(default_factory=Pings)
     limit: LoginLimit = field(default_factory=LoginLimit)
     repeats: Repeats = field(default_factory=Repeats)
     unwritten: Unwritten = field(default_factory=Unwritten)

@@ -1,8 +1,10 @@
 """The customers' portal over plain HTTP: a customer sees and changes one workspace, and nothing of who runs it."""
 
+import asyncio
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from tasks.actions.events import Filter
 from tasks.console import pages
 from tasks.console.access import Person, Role
 from tasks.console.jobs import Chosen, Job, Jobs, Progress
+from tasks.console.pings import MOST_OF_WORKSPACE
 from tasks.console.site import PAGES
 from tests.acceptance.stack import Stack, free_port, running_stack, wait_until
 from tests.console.portal_world import (
@@ -364,6 +367,38 @@ def test_an_unknown_page_is_shown_in_the_frame_that_the_portal_is_in(rivals: Riv
             found, headers, _ = rivals.portal.look(path, cookie)
             assert (status, True) == (found, f"frame-ancestors {shown}" in headers["content-security-policy"])
             assert ("x-frame-options" in headers) is (shown == "'none'")
+
+
+def test_few_test_callbacks_of_a_workspace_are_under_way(rivals: Rivals) -> None:
+    """Each waits for its receiver: one more is refused, and others' are sent."""
+    stack, answer, gate = rivals.stack, rivals.stack.answer, threading.Event()
+
+    async def waiting(request: Any, number: int) -> Any:
+        arrived.append(number)
+        while not gate.is_set():
+            await asyncio.sleep(0.01)
+        return await answer(request, number)
+
+    people = [rivals.portal.customer("globex", f"person-{n}") for n in range(MOST_OF_WORKSPACE + 1)]
+    of = {"workspace": "globex", "subscription": "no"}
+    arrived, stack.answer = list[int](), waiting
+    with ThreadPoolExecutor(MOST_OF_WORKSPACE) as together:
+        try:
+            first = [
+                together.submit(rivals.portal.act, "/subscription/ping", one, **of) for one in people[:-1]
+            ]
+            wait_until(lambda: len(arrived) == MOST_OF_WORKSPACE, 10, "they are under way")
+            status, _, text = rivals.portal.act("/subscription/ping", people[-1], **of)
+            assert (429, True) == (status, "too many test callbacks are under way" in text)
+            url = stack.cli_json("subscription", "show", "globex", "no")["callbackUrl"]
+            where = {"owner": "globex.no", "url": url}
+            refused = rivals.portal.act("/endpoint/ping", people[-1], **where)
+            assert 429 == refused[0]
+        finally:
+            gate.set()
+            stack.answer = answer
+    assert {200} == {one.result()[0] for one in first}
+    assert 200 == rivals.portal.act("/subscription/ping", people[-1], **of)[0]
 
 
 def test_a_full_redis_ends_no_session_and_uses_up_no_link(rivals: Rivals) -> None:

@@ -165,7 +165,9 @@ async def ping(ask: Ask) -> Response:
     known = await store.workspaces.require(name.workspace)
     of_name(known, name.subscription or DEFAULT)
     to = await url_of(store, known, parse_callback_url(url, allow_http=True), name)
-    result = await ping_url(ask.settings, known, await store.installation.now_ms(), to, name.subscription)
+    with ask.parts.pings.one(name.workspace):
+        now_ms = await store.installation.now_ms()
+        result = await ping_url(ask.settings, known, now_ms, to, name.subscription)
     await store.audit.add(
         "endpoint.ping", name.workspace, after={"endpoint": name.origin, "taken": result["taken"]}
     )

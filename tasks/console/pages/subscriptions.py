@@ -139,7 +139,8 @@ async def ping(ask: Ask) -> Response:
     if not url:
         raise InvalidInput(f"subscription {name} has no callback URL: there is nowhere to send it")
     of = "" if name == DEFAULT else name
-    result = await ping_url(ask.settings, known, await store.installation.now_ms(), url, of)
+    with ask.parts.pings.one(workspace):
+        result = await ping_url(ask.settings, known, await store.installation.now_ms(), url, of)
     await store.audit.add(
         "subscription.ping", workspace, after={"subscription": name, "taken": result["taken"]}
     )
