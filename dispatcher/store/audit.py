@@ -23,6 +23,7 @@ from dispatcher.errors import RedisUnavailable
 from dispatcher.model import encode_json, iso
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import of_type
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
@@ -144,13 +145,15 @@ class Audit:
         until, looked_at = "+", 0
         while len(chosen) < limit and (most is None or looked_at < most):
             with translated(self.url):
-                found = await self.call("XREVRANGE", self.keys.audit, until, "-", "COUNT", READ_AT_ONCE)
+                asked = self.call("XREVRANGE", self.keys.audit, until, "-", "COUNT", READ_AT_ONCE)
+                found = await of_type(asked, self.keys.audit, [])
             looked_at += len(found)
-            chosen += [
-                _read(id_.decode(), flat)
+            entries = [
+                _readable(id_.decode(), flat)
                 for id_, flat in found
                 if workspace is None or _workspace(flat) == workspace.encode()
             ]
+            chosen += [one for one in entries if one]
             if len(found) < READ_AT_ONCE:
                 break
             until = f"({found[-1][0].decode()}"
@@ -229,12 +232,29 @@ def is_changed(workspace: Workspace) -> bool:
 
 def _workspace(flat: list[bytes]) -> bytes:
     """Which workspace an entry is of, without parsing the rest."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))[b"workspace"]
+    return dict(zip(flat[::2], flat[1::2], strict=True)).get(b"workspace", b"")
+
+
+def _readable(id_: str, flat: list[bytes]) -> AuditEntry | None:
+    """Parses an entry. One that is not ours gives None, and is logged once: it must not hide others."""
+    try:
+        found = _read(id_, flat)
+        iso(found.at_ms)
+    except (KeyError, ValueError, OverflowError, msgspec.MsgspecError):
+        if id_ not in _told and len(_told) < KEPT:
+            _told.add(id_)
+            log.error("audit.unreadable", entry=id_, action="XDEL it from `audit`")
+        return None
+    return found
+
+
+_told = set[str]()
+"""Entries of which this process has logged that they cannot be read."""
 
 
 def _read(id_: str, flat: list[bytes]) -> AuditEntry:
     h = {
-        name.decode(): value.decode(errors="replace")
+        name.decode(errors="replace"): value.decode(errors="replace")
         for name, value in zip(flat[::2], flat[1::2], strict=True)
     }
     before, after = (msgspec.json.decode(h[name], type=dict[str, Any]) for name in ("from", "to"))

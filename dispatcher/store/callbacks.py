@@ -16,6 +16,7 @@ from dispatcher.rules.outcomes import State
 from dispatcher.store.by_score import ByScore, Member
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import reply
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.entry import Entry, read_entry
 from dispatcher.store.keys import Keys
@@ -234,9 +235,9 @@ class Callbacks:
                 key = self._keys.ended(workspace, state)
                 pipe.zrevrangebyscore(key, until, since, start=0, num=size, withscores=True)
             with translated(self._url):
-                replies = await pipe.execute()
-            for workspace, ends in zip(some, replies, strict=True):
-                if ends:
+                replies = await pipe.execute(raise_on_error=False)
+            for workspace, replied in zip(some, replies, strict=True):
+                if ends := reply(replied, self._keys.ended(workspace, state), ()):
                     from_latest = ByScore(until)
                     found.append(_Row(workspace, from_latest.take(ends, size), size, from_latest))
         return found
@@ -301,9 +302,9 @@ class Callbacks:
                 pipe.zscore(self._keys.lane(entry.endpoint), event_id)
                 pipe.zscore(self._keys.leased(entry.endpoint), event_id)
         with translated(self._url):
-            found = iter(await pipe.execute())
+            found = iter(await pipe.execute(raise_on_error=False))
         answers = [answer for _ in parts for answer in next(found)]
-        names = {endpoint_id: next(found) for endpoint_id in endpoints}
+        names = {one: reply(next(found), self._keys.endpoint(one), None) for one in endpoints}
         return [
             stored(*one, names[one[1].endpoint], *_scores(found, one[1]), answer)
             for one, answer in zip(entries, answers, strict=True)

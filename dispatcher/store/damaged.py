@@ -1,6 +1,7 @@
 """Reads values that people may have written over by hand: what is damaged must not hide the rest."""
 
 import math
+from collections.abc import Awaitable
 from typing import Any
 
 import structlog
@@ -32,6 +33,14 @@ def time_ms(value: bytes | float | None) -> int:
     """A time in ms since 1970; 0 for a missing or damaged one, or one that Python cannot format."""
     ms = int(real(value))
     return ms if is_time(ms) else 0
+
+
+async def of_type(asked: Awaitable[Any], key: str, otherwise: Any) -> Any:
+    """A command's reply, as `reply` gives it where the command is not in a pipeline."""
+    try:
+        return await asked
+    except ResponseError as error:
+        return reply(error, key, otherwise)
 
 
 def reply(found: Any, key: str, otherwise: Any) -> Any:

@@ -15,7 +15,7 @@ from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.subscription import ACTIVE, DISABLED, PAUSED
 from dispatcher.store.by_score import ByScore, Member
 from dispatcher.store.connection import redis_now_ms, translated
-from dispatcher.store.damaged import number, real, reply, time_ms
+from dispatcher.store.damaged import number, of_type, real, reply, time_ms
 from dispatcher.store.kept_body import url_of
 from dispatcher.store.keys import Keys, endpoint_id
 
@@ -137,14 +137,18 @@ class Endpoints:
     async def all(self) -> list[Endpoint]:
         """All endpoints used within the retention, most waiting callbacks first, without answers."""
         with translated(self._url):
-            scanned = self._client.zscan_iter(self._keys.endpoints, count=READ_AT_ONCE)
-            ids = list({id_.decode(): None async for id_, _ in scanned})  # a scan may give one twice
+            ids = await of_type(self._ids(), self._keys.endpoints, [])
         found = [
             await self._read(ids[first : first + READ_AT_ONCE]) for first in range(0, len(ids), READ_AT_ONCE)
         ]
         return sorted(
             (one for some in found for one in some), key=lambda one: (-one.waiting, one.owner, one.url)
         )
+
+    async def _ids(self) -> list[str]:
+        scanned = self._client.zscan_iter(self._keys.endpoints, count=READ_AT_ONCE)
+        found = {id_.decode(errors="replace"): None async for id_, _ in scanned}  # a scan may give one twice
+        return list(found)
 
     async def get(self, name: EndpointName) -> Endpoint | None:
         """The endpoint of that name, with its subscription's state; or None if there is no record of it."""

@@ -16,6 +16,7 @@ from dispatcher.rules.partitions import another_number
 from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import redis_now_ms, translated
+from dispatcher.store.damaged import of_type, reply
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.fingerprints import read_tables
 from dispatcher.store.keys import GROWN_INTO, Keys
@@ -151,8 +152,8 @@ class Installation:
         pipe.xlen(self._keys.events)
         pipe.zcard(self._keys.expiries)
         with translated(self._url):
-            queued, pending = await pipe.execute()
-        return queued, pending
+            queued, pending = await pipe.execute(raise_on_error=False)
+            return reply(queued, self._keys.events, 0), reply(pending, self._keys.expiries, 0)
 
     async def unread(self) -> Unread:
         """What lies on the queue of an installation with one partition, if this is one with several: nobody reads it."""
@@ -162,7 +163,7 @@ class Installation:
         """Heartbeats of the last 15 s by worker name; `signedMs` is when, in ms since 1970 by Redis's clock."""
         with translated(self._url):
             found = await self._client.zrange(self._keys.workers, 0, -1, withscores=True)
-            names = [name.decode() for name, _ in found]
+            names = [name.decode(errors="replace") for name, _ in found]
             heartbeats = [
                 heartbeat
                 for some in in_parts(names)
@@ -178,9 +179,10 @@ class Installation:
         """What waits, and since when."""
         queued, waiting = await self.waiting()
         with translated(self._url):
-            first = await self._client.xrange(self._keys.events, count=1)
+            first = await of_type(self._client.xrange(self._keys.events, count=1), self._keys.events, ())
             now_ms = await redis_now_ms(self._client)
-            expiring = await self._client.zcount(self._keys.expiries, now_ms, now_ms + EXPIRING_MS)
+            soon = self._client.zcount(self._keys.expiries, now_ms, now_ms + EXPIRING_MS)
+            expiring = await of_type(soon, self._keys.expiries, 0)
         queued_ms = int(first[0][0].split(b"-")[0]) if first else now_ms
         return Load(queued, waiting, queued_ms, expiring, now_ms)
 

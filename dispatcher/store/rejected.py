@@ -10,7 +10,7 @@ import structlog
 from dispatcher.model import is_time, iso
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import number
+from dispatcher.store.damaged import number, of_type
 from dispatcher.store.keys import Keys
 
 FIELDS = {"entry", "at", "reason", "detail", "workspace", "eventId", "raw"}
@@ -67,7 +67,8 @@ class Rejected:
         until, looked_at = "+", 0
         while len(chosen) < limit and (most is None or looked_at < most):
             with translated(self._url):
-                found = await self._client.xrevrange(self._keys.rejected, max=until, count=READ_AT_ONCE)
+                asked = self._client.xrevrange(self._keys.rejected, max=until, count=READ_AT_ONCE)
+                found = await of_type(asked, self._keys.rejected, [])
             entries = [_rejected(id_.decode(), fields) for id_, fields in found]
             looked_at += len(found)
             chosen += [entry for entry in entries if entry and match(entry)]
@@ -84,7 +85,9 @@ class Rejected:
     async def counts(self) -> dict[str, int]:
         """How many entries were ever rejected, by reason."""
         with translated(self._url):
-            counts = await self._client.hgetall(self._keys.rejected_counts)
+            counts = await of_type(
+                self._client.hgetall(self._keys.rejected_counts), self._keys.rejected_counts, {}
+            )
         return {reason.decode(errors="replace"): number(count) for reason, count in sorted(counts.items())}
 
 

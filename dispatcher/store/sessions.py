@@ -10,6 +10,7 @@ import structlog
 
 from dispatcher.model import encode_json
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import number
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
@@ -65,8 +66,8 @@ class Sessions:
             return None
         with translated(self._url):
             asked = [self._keys.logged_out(who) for who in (found.who, EVERYBODY)]
-            since = [await self._call("GET", key) for key in asked]
-        return None if any(one and int(one) >= found.created_ms for one in since) else found
+            since = [_moment(key, await self._call("GET", key)) for key in asked]
+        return None if any(one >= found.created_ms for one in since) else found
 
     async def end(self, text: str) -> None:
         """Ends a session."""
@@ -100,6 +101,14 @@ class Sessions:
     async def _read(self, key: Any, text: str) -> Session | None:
         with translated(self._url):
             return _decoded(await self._call("GET", key(_digest(text))))
+
+
+def _moment(key: str, raw: bytes | None) -> int:
+    """When somebody logged out; 0: never. So counts what was written by hand and is no time, or nobody could log in; it is logged."""
+    at_ms = number(raw)
+    if raw is not None and not at_ms:
+        log.error("redis.unreadable", key=key, action="DEL it, and log out everywhere again")
+    return at_ms
 
 
 def _digest(text: str) -> str:

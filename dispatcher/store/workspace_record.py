@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from dispatcher.codec import is_time
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.authorization import Authorization
@@ -76,7 +77,7 @@ class WorkspaceRecord:
             dialect,
             of["callback_url"],
             opened.secrets,
-            int(fields[b"created"]),
+            _time_ms(fields[b"created"]),
             fields[b"revision"].decode(),
             opened.headers,
             of["max_concurrency"],
@@ -126,7 +127,7 @@ class WorkspaceRecord:
             name,
             own or dialect,
             secrets=opened.secrets,
-            created_ms=int(fields[f"created:{name}".encode()]),
+            created_ms=_time_ms(fields[f"created:{name}".encode()]),
             headers=opened.headers,
             problem=opened.problem,
             signing_keys=opened.signing_keys,
@@ -232,6 +233,12 @@ class WorkspaceRecord:
         return {
             name: self.seal(value) for name, value in of.items() if value or name in ("secrets", "headers")
         }
+
+
+def _time_ms(raw: bytes) -> int:
+    """A time; 0 for one that Python cannot format. Raises ValueError for what is no number."""
+    ms = int(raw)
+    return ms if is_time(ms) else 0
 
 
 def _name(field: bytes) -> str:

@@ -21,7 +21,7 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.client_certificates import ends_of
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import number, reply
+from dispatcher.store.damaged import number, of_type, reply
 from dispatcher.store.endpoints_of import Owned, endpoints_of
 from dispatcher.store.installation import Installation
 from dispatcher.store.key_rotation import new_secret, rotated_fields
@@ -101,8 +101,10 @@ class Workspaces:
     async def names(self) -> list[str]:
         """The names of all workspaces, sorted."""
         with translated(self._url):
-            names: Any = await self._client.smembers(self._keys.workspaces)
-        return sorted(name.decode() for name in names)
+            names: Any = await of_type(
+                self._client.smembers(self._keys.workspaces), self._keys.workspaces, ()
+            )
+        return sorted(name.decode(errors="replace") for name in names)
 
     async def add(
         self,

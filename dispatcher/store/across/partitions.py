@@ -18,7 +18,7 @@ from dispatcher.store.across.absent import Absent, of_reading
 from dispatcher.store.across.presence import Presence
 from dispatcher.store.across.tried import Tried
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import number, reply
+from dispatcher.store.damaged import number, of_type, reply
 from dispatcher.store.keys import Keys
 from dispatcher.store.servers import Servers
 from dispatcher.store.wire import Argument, Call
@@ -252,7 +252,8 @@ class Partitions:
         """The workspaces that a partition has."""
         client: Any = self.servers.client(partition)
         with translated(self.url(partition)):
-            return {name.decode() for name in await client.smembers(self.keys[partition].workspaces)}
+            key = self.keys[partition].workspaces
+            return {name.decode(errors="replace") for name in await of_type(client.smembers(key), key, ())}
 
     def forget_route(self, workspace: str) -> None:
         """Has `of` look anew: the workspace was changed."""

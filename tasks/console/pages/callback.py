@@ -129,7 +129,7 @@ async def _kept(ask: Ask, store: wiring.Store, found: Story) -> Kept | None:
         )  # fmt: skip
         try:
             headers = request_headers(claimed, body, receiver, found.now_ms, engine_wiring.USER_AGENT)
-        except InvalidInput as error:
+        except (InvalidInput, ImportError) as error:  # the latter for a dialect that is not here
             problem = str(error)
         headers = {name: _shown(name, value, receiver) for name, value in headers.items()}
     text = body.decode(errors="replace")
