@@ -125,7 +125,8 @@ class ApiKeys:
     async def _ids(self, workspace: str) -> Sequence[str]:
         """The ids of a workspace's keys."""
         with translated(self._url):
-            return [id_.decode() for id_ in await self._call("SMEMBERS", self._keys.api_keys(workspace))]
+            found = await self._call("SMEMBERS", self._keys.api_keys(workspace))
+        return [id_.decode(errors="replace") for id_ in found]
 
     async def _read_all(self, ids: Sequence[str]) -> Sequence[ApiKey]:
         """The keys with these ids, without those that there are not."""

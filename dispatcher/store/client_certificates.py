@@ -46,7 +46,7 @@ class ClientCertificates:
             left = MOST_SHOWN - len(soon)
             ended = await self._client.zrevrangebyscore(key, f"({now_ms}", "-inf", 0, left, withscores=True)
         found = [*reversed(ended), *soon]
-        names = [member.decode().partition(" ") for member, _ in found]
+        names = [member.decode(errors="replace").partition(" ") for member, _ in found]
         return [
             EndingCertificate(of, name, int(ends))
             for (of, _, name), (_, ends) in zip(names, found, strict=True)

@@ -37,7 +37,7 @@ async def endpoints_of(
     while cursor != 0:
         page: Any
         cursor, page = await client.zscan(keys.endpoints, cursor or 0, count=READ_AT_ONCE)
-        ids = [id_.decode() for id_, _ in page]
+        ids = [id_.decode(errors="replace") for id_, _ in page]
         pipe = client.pipeline(transaction=False)
         for id_ in ids:
             pipe.hmget(keys.endpoint(id_), ["name", "waiting", "stopped", "failing"])

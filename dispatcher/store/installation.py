@@ -148,12 +148,15 @@ class Installation:
 
     async def waiting(self) -> tuple[int, int]:
         """How many status changes are on the queue, and how many callbacks have not ended."""
+        with translated(self._url):
+            queued, pending = await self._ask_what_waits().execute()
+        return queued, pending
+
+    def _ask_what_waits(self) -> Any:
         pipe = self._client.pipeline(transaction=False)
         pipe.xlen(self._keys.events)
         pipe.zcard(self._keys.expiries)
-        with translated(self._url):
-            queued, pending = await pipe.execute(raise_on_error=False)
-            return reply(queued, self._keys.events, 0), reply(pending, self._keys.expiries, 0)
+        return pipe
 
     async def unread(self) -> Unread:
         """What lies on the queue of an installation with one partition, if this is one with several: nobody reads it."""
@@ -176,9 +179,10 @@ class Installation:
         }
 
     async def load(self) -> Load:
-        """What waits, and since when."""
-        queued, waiting = await self.waiting()
+        """What waits, and since when; nothing in a key of another type, which is logged."""
         with translated(self._url):
+            queued, waiting = await self._ask_what_waits().execute(raise_on_error=False)
+            queued, waiting = reply(queued, self._keys.events, 0), reply(waiting, self._keys.expiries, 0)
             first = await of_type(self._client.xrange(self._keys.events, count=1), self._keys.events, ())
             now_ms = await redis_now_ms(self._client)
             soon = self._client.zcount(self._keys.expiries, now_ms, now_ms + EXPIRING_MS)

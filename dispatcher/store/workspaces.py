@@ -384,7 +384,7 @@ class Workspaces:
             pipe.multi()
             if own := [one for one in known if one.startswith(f"{workspace} ".encode())]:
                 pipe.zrem(self._keys.client_certificates, *own)
-            records = [self._keys.api_key(id_.decode()) for id_ in members]
+            records = [self._keys.api_key(id_.decode(errors="replace")) for id_ in members]
             pipe.delete(self._keys.workspace(workspace), api_keys, *records)
             pipe.srem(self._keys.workspaces, workspace)
 

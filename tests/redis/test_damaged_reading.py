@@ -72,6 +72,17 @@ def test_a_workspace_whose_endpoint_is_damaged(world: World, value: str | bytes 
     world.call("flushall")
 
 
+def test_a_workspace_is_removed_beside_members_that_are_not_utf_8(world: World) -> None:
+    """A member of the lists of endpoints and of its own API keys that no script of ours would write."""
+    workspaces = Workspaces(world.client, world.keys, SecretBox())
+    world.run(workspaces.add("beta", "zeckta", now_ms=1))
+    world.call("zadd", KEYS.endpoints, {b"\xff": 1})
+    world.call("sadd", KEYS.api_keys("beta"), b"\xff")
+    assert 0 == world.run(workspaces.remove("beta", world.ledger))
+    assert [] == world.run(workspaces.names())
+    world.call("flushall")
+
+
 @pytest.mark.parametrize("value", [*BY_HAND, None])
 def test_a_damaged_count_hides_nothing_that_waits(world: World, value: str | bytes | None) -> None:
     """What is due at an endpoint is looked for unless its record says that nothing waits."""

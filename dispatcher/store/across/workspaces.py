@@ -182,7 +182,7 @@ class WorkspacesAcross(Workspaces):
     async def _forget_api_keys(self, workspace: str, home: int) -> None:
         """Removes keys whose records lie elsewhere: those that were made when the installation had one partition."""
         ids = await self._partitions.call(home, "SMEMBERS", self._partitions.keys[home].api_keys(workspace))
-        for id_ in map(bytes.decode, ids):
+        for id_ in (one.decode(errors="replace") for one in ids):
             n = self._partitions.partitioning.home(id_)
             if n != home:
                 await self._partitions.call(n, "DEL", self._partitions.keys[n].api_key(id_))
