@@ -381,6 +381,10 @@ def test_few_test_callbacks_of_a_workspace_are_under_way(rivals: Rivals) -> None
 
     people = [rivals.portal.customer("globex", f"person-{n}") for n in range(MOST_OF_WORKSPACE + 1)]
     of = {"workspace": "globex", "subscription": "no"}
+    where = {
+        "owner": "globex.no",
+        "url": stack.cli_json("subscription", "show", "globex", "no")["callbackUrl"],
+    }
     arrived, stack.answer = list[int](), waiting
     with ThreadPoolExecutor(MOST_OF_WORKSPACE) as together:
         try:
@@ -390,8 +394,6 @@ def test_few_test_callbacks_of_a_workspace_are_under_way(rivals: Rivals) -> None
             wait_until(lambda: len(arrived) == MOST_OF_WORKSPACE, 10, "they are under way")
             status, _, text = rivals.portal.act("/subscription/ping", people[-1], **of)
             assert (429, True) == (status, "too many test callbacks are under way" in text)
-            url = stack.cli_json("subscription", "show", "globex", "no")["callbackUrl"]
-            where = {"owner": "globex.no", "url": url}
             refused = rivals.portal.act("/endpoint/ping", people[-1], **where)
             assert 429 == refused[0]
         finally:
