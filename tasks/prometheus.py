@@ -86,15 +86,24 @@ _GAUGES = (
     ("dispatcher_waiting_callbacks", "Callbacks that have not ended", "waiting"),
     (
         "dispatcher_oldest_due_seconds",
-        "How long the longest-due callback to an endpoint that is not down or stopped has been due",
+        "How long the longest-due callback that nothing holds (no outage, pause or stop) has been due",
         "due",
     ),
     ("dispatcher_longest_down_seconds", "Duration of the longest current endpoint outage", "down"),
     ("dispatcher_expiring_callbacks", "Callbacks that expire within an hour", "expiring"),
+    (
+        "dispatcher_expiring_held_callbacks",
+        "Those of them that a stopped endpoint or a paused subscription holds",
+        "expiring_held",
+    ),
     ("dispatcher_workers", "Workers alive", "workers"),
     ("dispatcher_partitions_without_owner", "Partitions that no worker leads", "without_owner"),
-    ("dispatcher_redis_memory_bytes", "Memory Redis uses", "memory"),
-    ("dispatcher_redis_maxmemory_bytes", "Memory Redis may use; 0: no limit", "maxmemory"),
+    (
+        "dispatcher_redis_memory_bytes",
+        "Memory Redis uses; of several servers, the one with the highest share",
+        "memory",
+    ),
+    ("dispatcher_redis_maxmemory_bytes", "Memory that server may use; 0: no limit", "maxmemory"),
 )
 """Names and texts of the installation's gauges, and which figure each shows."""
 
@@ -170,8 +179,7 @@ class InstallationCollector:
                     ("to_archive", await store.installation.to_archive()),
                     ("messages", await store.installation.messages_to_archive()),
                 ):
-                    age = max(0, now_ms - backlog.oldest_ms) / 1000
-                    figures |= {name: backlog.count, f"{name}_age": age}
+                    figures |= {name: backlog.count, f"{name}_age": backlog.age_ms / 1000}
             return figures | {
                 "refused": await store.refusals.totals(),
                 "certificates": ending,

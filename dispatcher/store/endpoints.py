@@ -27,9 +27,9 @@ READ_AT_ONCE = 100
 """Endpoints read per round trip: nothing else is done here while its replies are parsed."""
 HOUR_MS = 3_600_000
 FIELDS = (
-    "name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since", "last_failure",
+    "name", "waiting", "window", "failures", "p95", "pause", "stopped", "down_since", "last_failure", "held",
 )  # fmt: skip
-"""Fields of an endpoint's hash that are displayed."""
+"""Fields of an endpoint's hash that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ class Endpoint:
     """Whose it is; empty: the default one's, or of a URL that came with status changes."""
     subscription_state: str = ACTIVE
     """Whether its subscription is paused or disabled. Filled in by Endpoints.with_states."""
+    is_held: bool = False
+    """Whether its record has it that its subscription is paused: known without reading the workspace."""
+    late_since_ms: int | None = None
+    """From when on its first callback can be sent: when it is due, or its pause ends. None: there is none, or a stop, a paused
+    subscription or an outage holds it."""
 
     @property
     def name(self) -> EndpointName:
@@ -312,9 +317,9 @@ def _endpoint(
     first: Sequence[tuple[bytes, float]],
     now_ms: int,
 ) -> Endpoint:
-    name, waiting, window, failures, p95, pause, stopped, down_since, last_failure = fields
+    name, waiting, window, failures, p95, pause, stopped, down_since, last_failure, held = fields
     called = EndpointName.parse((name or b"").decode(errors="replace"))
-    return Endpoint(
+    one = Endpoint(
         id_,
         called.workspace,
         called.origin,
@@ -330,7 +335,15 @@ def _endpoint(
         now_ms,
         *_last_failure(last_failure),
         called.subscription,
+        is_held=bool(held),
     )
+    return replace(one, late_since_ms=_late_since_ms(one))
+
+
+def _late_since_ms(one: Endpoint) -> int | None:
+    if one.oldest_due_ms is None or one.stopped_ms is not None or one.is_held or one.is_down:
+        return None
+    return max(one.oldest_due_ms, one.paused_until_ms)
 
 
 def _last_failure(raw: bytes | None) -> tuple[str | None, int | None, str | None, None, bool]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import NoPermissionError
 
-from dispatcher.errors import OtherSettings
+from dispatcher.errors import InvalidInput, OtherSettings
 from dispatcher.rules.outcomes import REJECTIONS
 from dispatcher.rules.partitions import another_number
 from dispatcher.store.arguments import WITH_ARCHIVE
@@ -18,10 +18,13 @@ from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import redis_now_ms, translated
 from dispatcher.store.damaged import of_type, reply
 from dispatcher.store.endpoints import Endpoint
+from dispatcher.store.entry import read_entry
 from dispatcher.store.fingerprints import read_tables
 from dispatcher.store.keys import GROWN_INTO, Keys
 
 EXPIRING_MS = 3_600_000
+LOOKED_AT = 10_000
+"""Most callbacks of a partition whose entries are read to count those that a stop or pause holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,15 @@ class Load:
     waiting: int
     """Callbacks that have not ended."""
     queued_ms: int
-    """When the oldest status change on the queue came; now, if there is none."""
+    """When the oldest status change on the queue came; now, if there is none. By the clock of `now_ms`."""
     expiring: int
     """Callbacks that expire within an hour."""
     now_ms: int
+
+    @property
+    def queue_age_ms(self) -> int:
+        """The age of the oldest status change on the queue."""
+        return max(0, self.now_ms - self.queued_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,11 @@ class Memory:
     limit: int
     """0: none."""
 
+    @property
+    def share(self) -> float:
+        """How much of its limit is used; 0 without one."""
+        return self.used / self.limit if self.limit else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
@@ -54,7 +67,13 @@ class Backlog:
 
     count: int
     oldest_ms: int
-    """When the first of it ended; now, if there is none."""
+    """When the first of it ended; now, if there is none. By the clock of `now_ms`."""
+    now_ms: int
+
+    @property
+    def age_ms(self) -> int:
+        """How long ago that was."""
+        return max(0, self.now_ms - self.oldest_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +209,28 @@ class Installation:
         queued_ms = int(first[0][0].split(b"-")[0]) if first else now_ms
         return Load(queued, waiting, queued_ms, expiring, now_ms)
 
+    async def expiring_of(self, endpoints: Collection[str]) -> int:
+        """How many of the callbacks that expire within an hour are of these endpoints (ids); looks at the first LOOKED_AT."""
+        with translated(self._url):
+            now_ms = await redis_now_ms(self._client)
+            first = await self._client.zrangebyscore(
+                self._keys.expiries, now_ms, now_ms + EXPIRING_MS, 0, LOOKED_AT
+            )
+            owners = [one.decode(errors="replace").partition(":")[::2] for one in first]
+            entries = [
+                entry
+                for some in in_parts(owners)
+                for entry in await self._client.mget([self._keys.event(*one) for one in some])
+            ]
+        return sum(_endpoint_of(entry) in endpoints for entry in entries)
+
     async def to_archive(self) -> Backlog:
         """What waits for the archive."""
         with translated(self._url):
             count = await self._client.xlen(self._keys.to_archive)
             first = await self._client.xrange(self._keys.to_archive, count=1)
             now_ms = await redis_now_ms(self._client)
-        return Backlog(count, int(first[0][0].split(b"-")[0]) if first else now_ms)
+        return Backlog(count, int(first[0][0].split(b"-")[0]) if first else now_ms, now_ms)
 
     async def messages_to_archive(self) -> Backlog:
         """What waits for the archive of messages that are over, or have not changed for long."""
@@ -204,7 +238,7 @@ class Installation:
             now_ms = await redis_now_ms(self._client)
             count = await self._client.zcount(self._keys.status_due, "-inf", now_ms)
             first: Any = await self._client.zrange(self._keys.status_due, 0, 0, withscores=True)
-        return Backlog(count, int(first[0][1]) if count and first else now_ms)
+        return Backlog(count, int(first[0][1]) if count and first else now_ms, now_ms)
 
     async def memory(self) -> Memory:
         """The memory that Redis uses and may use."""
@@ -218,18 +252,17 @@ class Installation:
         `endpoints` are all endpoints; `rejected` counts rejected entries by reason.
         """
         load, memory = await self.load(), await self.memory()
-        now_ms = load.now_ms
-        due = [
-            e.oldest_due_ms for e in endpoints if e.oldest_due_ms and e.stopped_ms is None and not e.is_down
-        ]
-        down = [e.down_since_ms for e in endpoints if e.is_down]
+        due = [e.now_ms - e.late_since_ms for e in endpoints if e.late_since_ms]
+        down = [e.now_ms - e.down_since_ms for e in endpoints if e.is_down]
+        held = {e.id for e in endpoints if e.waiting and (e.stopped_ms is not None or e.is_held)}
         return {
             "queued": load.queued,
-            "queue_age": _age_seconds([load.queued_ms], now_ms),
+            "queue_age": load.queue_age_ms / 1000,
             "waiting": load.waiting,
-            "due": _age_seconds(due, now_ms),
-            "down": _age_seconds(down, now_ms),
+            "due": max(0, max(due, default=0)) / 1000,
+            "down": max(0, max(down, default=0)) / 1000,
             "expiring": load.expiring,
+            "expiring_held": await self.expiring_of(held) if held and load.expiring else 0,
             "workers": len(await self.workers()),
             "memory": memory.used,
             "maxmemory": memory.limit,
@@ -238,9 +271,12 @@ class Installation:
         }
 
 
-def _age_seconds(times_ms: Sequence[int], now_ms: int) -> float:
-    """The age of the earliest time; 0 if there is none or it lies ahead."""
-    return max(0.0, now_ms - min(times_ms, default=now_ms)) / 1000
+def _endpoint_of(entry: bytes | None) -> str:
+    """The id of the endpoint of an entry; empty if it is gone or damaged."""
+    try:
+        return read_entry(entry).endpoint if entry else ""
+    except InvalidInput:
+        return ""
 
 
 def read_heartbeat(text: bytes) -> dict[str, Any]:

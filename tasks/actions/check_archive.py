@@ -23,7 +23,7 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
         await store.installation.to_archive(),
         await store.installation.messages_to_archive(),
     )
-    now_ms, oldest_ms = await store.installation.now_ms(), min(callbacks.oldest_ms, messages.oldest_ms)
+    oldest = max(callbacks, messages, key=lambda one: one.age_ms)
     waits = " and ".join(
         [
             tables.counted(callbacks.count, "ended callback", "ended callbacks"),
@@ -32,7 +32,9 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
             ),
         ]
     )
-    behind = f"{waits}, the first since {iso(oldest_ms)}" if callbacks.count or messages.count else waits
+    behind = (
+        f"{waits}, the first since {iso(oldest.oldest_ms)}" if callbacks.count or messages.count else waits
+    )
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             version = await store.archive.version()
@@ -55,7 +57,7 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
         found = f"its tables have version {version}, and this program needs {VERSION}; {behind}"
         advice = "upgrade workers and `dispatcher archiver`, or run `dispatcher archive migrate`; until then the status API refuses some questions (503)"
         return [Finding(NAME, Verdict.WARNING, found, advice)]
-    if now_ms - oldest_ms > LATE_MS + after_seconds * 1000:
+    if oldest.age_ms > LATE_MS + after_seconds * 1000:
         advice = "is a worker alive? its log says `archive.away` and why"
         return [Finding(NAME, Verdict.WARNING, behind, advice)]
     return [Finding(NAME, Verdict.OK, f"it answers; {behind}")]

@@ -337,8 +337,12 @@ def test_about_to_expire(stand: Stack, chapter: Chapter) -> None:
     (event_id,) = stand.enqueue(first=1, workspace="expiry", timestamp=old)
     wait_until(lambda: stand.state(event_id, "expiry") == "pending")
     assert event_id in chapter.run("dispatcher event list --state waiting", stand).splitlines()[1]
+    here = {"acme": "expiry", "EVENT_ID": event_id}
+    assert "dispatcher endpoint resume expiry" in chapter.run("dispatcher event show", stand, **here)
     assert {"expired": 1} == stand.wait_ended([event_id], "expiry", 60)
-    stop(stand, "expiry", resume=True)
+    (url,) = (one.url for one in endpoints(stand, "expiry"))
+    chapter.run("dispatcher endpoint resume", stand, URL=url, **here)
+    chapter.run("dispatcher subscription resume", stand, crm="default", **here)
     stand.answer = answering(200)
     chapter.run("dispatcher event replay", stand, acme="expiry")
     assert {"delivered": 1} == stand.wait_ended([event_id], "expiry")

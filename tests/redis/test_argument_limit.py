@@ -120,6 +120,7 @@ BOUNDED_BY_CALLERS = {
     Endpoints.states: "a command per endpoint",
     Endpoints.with_answers: "a command per endpoint",
     Installation.figures: "sends none",
+    Installation.expiring_of: "sends none",
     Stats.sums: "a list of numbers of minutes, which add up to a day",
     Stats.windows: "three windows",
 }

@@ -104,6 +104,7 @@ def together(records: Sequence[Endpoint]) -> Endpoint:
     due = [one.oldest_due_ms for one in records if one.oldest_due_ms is not None]
     down = [one.down_since_ms for one in records if one.down_since_ms]
     stopped = [one.stopped_ms for one in records if one.stopped_ms is not None]
+    late = [one.late_since_ms for one in records if one.late_since_ms is not None]
     return replace(
         newest,
         waiting=sum(one.waiting for one in records),
@@ -116,4 +117,6 @@ def together(records: Sequence[Endpoint]) -> Endpoint:
         oldest_due_ms=min(due) if due else None,
         down_since_ms=min(down) if down else 0,
         now_ms=max(one.now_ms for one in records),
+        is_held=any(one.is_held for one in records),
+        late_since_ms=min(late) if late else None,
     )

@@ -1,6 +1,7 @@
 """Reads the state of an installation with several partitions: clock, data format, waiting counts, workers, figures."""
 
 import asyncio
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -102,15 +103,20 @@ class InstallationAcross(Installation):
         return dict(sorted(newest.items()))
 
     async def load(self) -> Load:
-        """As Installation.load: counts are added, the age is that of the oldest."""
+        """As Installation.load: counts are added, the age is the highest, each by the clock of its server."""
         found = (await self._partitions.everywhere(lambda n: self._at(n).load())).values()
+        now_ms = max(one.now_ms for one in found)
         return Load(
             sum(one.queued for one in found),
             sum(one.waiting for one in found),
-            min(one.queued_ms for one in found),
+            now_ms - max(one.queue_age_ms for one in found),
             sum(one.expiring for one in found),
-            max(one.now_ms for one in found),
+            now_ms,
         )
+
+    async def expiring_of(self, endpoints: Collection[str]) -> int:
+        """As Installation.expiring_of, of the partitions that answer."""
+        return sum((await self._partitions.everywhere(lambda n: self._at(n).expiring_of(endpoints))).values())
 
     async def fingerprints_until(self) -> int:
         """As Installation.fingerprints_until, of the partitions that answer."""
@@ -121,21 +127,25 @@ class InstallationAcross(Installation):
         await self._partitions.everywhere(lambda n: self._at(n).end_archive())
 
     async def to_archive(self) -> Backlog:
-        """As Installation.to_archive: counts are added, the time is that of the oldest."""
-        found = (await self._partitions.everywhere(lambda n: self._at(n).to_archive())).values()
-        return Backlog(sum(one.count for one in found), min(one.oldest_ms for one in found))
+        """As Installation.to_archive: counts are added, the age is the highest, each by the clock of its server."""
+        return _added(await self._partitions.everywhere(lambda n: self._at(n).to_archive()))
 
     async def messages_to_archive(self) -> Backlog:
         """As Installation.messages_to_archive, likewise."""
-        found = (await self._partitions.everywhere(lambda n: self._at(n).messages_to_archive())).values()
-        return Backlog(sum(one.count for one in found), min(one.oldest_ms for one in found))
+        return _added(await self._partitions.everywhere(lambda n: self._at(n).messages_to_archive()))
 
     async def memory(self) -> Memory:
-        """The memory of all servers, added; no limit if one of them has none."""
+        """The memory of the server that uses the highest share of its limit; if none has a limit, of the one that uses most."""
         one_of_each = [some[0] for some in self._partitions.by_node().values()]
         found = (await self._partitions.everywhere(lambda n: self._at(n).memory(), one_of_each)).values()
-        limits = [one.limit for one in found]
-        return Memory(sum(one.used for one in found), sum(limits) if all(limits) else 0)
+        return max(found, key=lambda one: (one.share, bool(one.limit), one.used))
+
+
+def _added(found: Mapping[int, Backlog]) -> Backlog:
+    """The backlog of several partitions, which may be on servers whose clocks differ."""
+    now_ms = max(one.now_ms for one in found.values())
+    age_ms = max(one.age_ms for one in found.values())
+    return Backlog(sum(one.count for one in found.values()), now_ms - age_ms, now_ms)
 
 
 async def _unread(key: str, send: Call, url: str) -> Unread:

@@ -11,7 +11,7 @@ end
 -- Keeps the endpoint's record longer than anything that refers to it; renews it once an hour:
 -- `h`, as load_endpoint returned it, tells when it did so last.
 local function keep(name, endpoint, h)
-  if now - (h[8] or 0) < HOUR and endpoint.workspace then return endpoint end
+  if now - (h[9] or 0) < HOUR and endpoint.workspace then return endpoint end
   local key = endpoint.record_key
   redis.call('HSET', key, 'name', name)
   guarded(redis.call, 'ZADD', key_of('endpoints'), 'GT', NOW, endpoint.id)

@@ -7,9 +7,9 @@ local function load_learned(endpoint_id)
   local endpoint, h =
     load_endpoint(endpoint_id, 'all', 'failures', 'pause_ms', 'down_since', 'failing', 'gone', 'p95')
   local function since(ms) return number_in(ms, 0, now + HOUR, 0) end -- Redis's clock may have gone back
-  endpoint.failures, endpoint.pause_ms = number_in(h[8], 0, 1e15, 0), number_in(h[9], 0, 1e12, 0)
-  endpoint.down_since, endpoint.failing, endpoint.gone = since(h[10]), since(h[11]), since(h[12])
-  endpoint.p95 = number_in(tonumber(h[13]), 0, 1e9, nil)
+  endpoint.failures, endpoint.pause_ms = number_in(h[9], 0, 1e15, 0), number_in(h[10], 0, 1e12, 0)
+  endpoint.down_since, endpoint.failing, endpoint.gone = since(h[11]), since(h[12]), since(h[13])
+  endpoint.p95 = number_in(tonumber(h[14]), 0, 1e9, nil)
   endpoint.breaker = 'same'
   return endpoint
 end

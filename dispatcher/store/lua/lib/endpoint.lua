@@ -12,6 +12,7 @@
 --     hinted_until       no hint is given before (ms since 1970; 0: there was none)
 --     is_kept            true: the operator stopped it (`endpoint stop`), and its record has no time to live
 --     stopped            true: that, or its subscription is paused
+--     held               true: its record has it that its subscription is paused (lib/schedule.lua)
 --     pause              end of its pause by the breaker or a Retry-After (ms since 1970; 0: none)
 --     tat                when the bucket of tokens would be empty (GCRA), ms since 1970
 --   as computed by `assess`
@@ -65,12 +66,12 @@ end
 
 -- `skips`: whose leases are not counted: those of `idle` endpoints, where nothing waits by the record; or of
 -- `all`, for a caller that counts them itself.
--- `...`: more fields to read. Returns the endpoint, and the fields of its record; those of `...` begin at 8.
+-- `...`: more fields to read. Returns the endpoint, and the fields of its record; those of `...` begin at 9.
 local function load_endpoint(endpoint_id, skips, ...)
   local START_WINDOW, MAX_HINT_MS, LARGE = 2, 60000, 1e15
   local record_key, leased_key = key_of('endpoint', endpoint_id), key_of('leased', endpoint_id)
   local h = redis.call('HMGET', record_key, 'name', 'window', 'hinted_until', 'pause',
-    'stopped', 'tat', 'waiting', ...)
+    'stopped', 'tat', 'waiting', 'held', ...)
   local of = h[1] and string.match(h[1], '^%S+')
   local limits = of and workspace_of(of) or { max = MAX_CONCURRENCY, rate = 0 }
   return {
@@ -80,7 +81,7 @@ local function load_endpoint(endpoint_id, skips, ...)
     hinted_until = number_in(h[3], 0, now + MAX_HINT_MS, 0), -- later ones: Redis's clock went back
     pause = number_in(h[4], 0, latest_time, 0), is_kept = h[5] ~= false,
     stopped = h[5] ~= false or limits.is_paused or false, tat = number_in(h[6], 0, math.huge, 0),
-    waiting = number_in(h[7], -LARGE, LARGE, 0), lane_is_empty = false,
+    waiting = number_in(h[7], -LARGE, LARGE, 0), held = h[8] ~= false, lane_is_empty = false,
     leased = (skips == 'all' or skips == 'idle' and h[7] == '0') and 0
       or redis.call('ZCARD', leased_key),
     record_key = record_key, leased_key = leased_key,

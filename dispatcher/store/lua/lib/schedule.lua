@@ -26,10 +26,20 @@ local function unschedule(workspace, endpoint_id)
   redis.call('ZREM', key_of('schedule', workspace), endpoint_id)
 end
 
+-- Notes in its record whether a paused subscription holds it: the exporter may not read workspaces.
+local function note_hold(endpoint)
+  local held = endpoint.stopped and not endpoint.is_kept
+  if held == endpoint.held then return end
+  endpoint.held = held
+  if held then redis.call('HSET', endpoint.record_key, 'held', '1') end
+  if not held then redis.call('HDEL', endpoint.record_key, 'held') end
+end
+
 -- `endpoint` must be assessed.
 local function reschedule(endpoint)
   local LOOK_AGAIN_MS = 5000
   local workspace = endpoint.workspace or NO_WORKSPACE
+  note_hold(endpoint)
   local next_ms = endpoint.leased > 0 and (endpoint.lease_end
     or tonumber(redis.call('ZRANGE', endpoint.leased_key, '0', '0', 'WITHSCORES')[2]))
   if endpoint.due_at and endpoint.room > 0 and not endpoint.stopped then
