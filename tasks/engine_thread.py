@@ -62,7 +62,8 @@ class EngineThread:
     def stop(self) -> None:
         """Stops the engine and waits for its end: POSTs in flight finish and are recorded."""
         self.ask_to_stop()
-        self._thread.join()
+        if self._thread.ident:  # it was started
+            self._thread.join()
 
     def ask_to_stop(self) -> None:
         """Asks the engine to stop, without waiting. Idempotent."""

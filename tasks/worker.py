@@ -16,7 +16,7 @@ from config.broker import HINT_TASK
 from config.settings import Settings
 from dispatcher.store.replies import Hint
 from tasks import garbage
-from tasks.engine_thread import EngineThread
+from tasks.engine_thread import EX_SOFTWARE, EngineThread
 from tasks.hint_message import text_of
 from tasks.shutdown import Ending
 
@@ -59,8 +59,14 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
             worker.app.send_task(HINT_TASK, (endpoints,), retry=False, ignore_result=True)
 
         _running = EngineThread(f"{worker.hostname}/{os.getpid()}", settings, publish)
-        _running.start()
-        Ending(_running, settings.request_timeout_seconds).watch()
+        try:
+            _running.start()
+            Ending(_running, settings.request_timeout_seconds).watch()
+        except RuntimeError as error:  # no thread is to be had: Celery would end and leave the engine running
+            action = "ending the worker: raise its limits of memory and processes"
+            log.critical("worker.not_started", problem=str(error), action=action)
+            _running.stop()
+            raise SystemExit(EX_SOFTWARE) from None
         signal.signal(signal.SIGUSR1, _log_stacks)  # Celery's own handler bypasses the log
 
     def stop(self, worker: Any) -> None:

@@ -5,9 +5,24 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from tests.acceptance.stack import Stack, change, wait_until
+
+THREADLESS = """
+import os, threading
+
+start = threading.Thread.start
+
+def start_unless(self):
+    if self.name == os.environ["THREADLESS"]:
+        raise RuntimeError("can't start new thread")
+    start(self)
+
+threading.Thread.start = start_unless
+"""
+"""On the path of a worker: one thread cannot be started, as without memory for its stack."""
 
 
 def test_kill_with_posts_in_flight(stack: Stack) -> None:
@@ -90,6 +105,22 @@ def test_redis_away_and_back(stack: Stack) -> None:
     assert worker.process.poll() is None
     wait_until(lambda: worker.lines("redis.back"))
     assert (1, 1) == (len(worker.lines("redis.away")), len(worker.lines("redis.back")))
+
+
+@pytest.mark.parametrize("name", ["engine", "ending"])
+def test_no_thread_is_left(stack: Stack, name: str) -> None:
+    """A worker that gets no thread at its start ends, with what it had begun, and a line that says so."""
+    stack.add_workspace()
+    folder = stack.folder / "threadless"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(THREADLESS)
+    path = os.pathsep.join(filter(None, [str(folder), stack.environment.get("PYTHONPATH", "")]))
+    worker = stack.start_worker(PYTHONPATH=path, THREADLESS=name)
+    assert 70 == worker.process.wait(30), worker.log
+    (line,) = worker.lines("worker.not_started")
+    assert "can't start new thread" == line["problem"]
+    assert "Traceback" not in worker.log
+    assert [] == stack.redis.zrange("dispatcher:workers", 0, -1)
 
 
 def test_entry_that_kills_its_reader(stack: Stack) -> None:
