@@ -1,13 +1,16 @@
 """Reads values that people may have written over by hand: what is damaged must not hide the rest."""
 
 import math
-from collections.abc import Awaitable
+import re
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from redis.exceptions import ResponseError
 
 from dispatcher.codec import is_time
+from dispatcher.errors import OtherFormat
 
 LONGEST = 18
 """Digits of the longest number that Redis counts to, less one."""
@@ -41,6 +44,32 @@ async def of_type(asked: Awaitable[Any], key: str, otherwise: Any) -> Any:
         return await asked
     except ResponseError as error:
         return reply(error, key, otherwise)
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Raises OtherFormat, which names the key, for Redis's error that the key is of another type."""
+    try:
+        yield
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise _written_over(key, "a value of another type") from None
+        raise
+
+
+def needed(value: bytes | None, key: str, pattern: str = r"\d{0,9}") -> str:
+    """The text of a key without which nothing can be done; empty if there is none. Raises OtherFormat, which names the key, for any other."""
+    text = (value or b"").decode(errors="replace")
+    if not re.fullmatch(pattern, text, re.ASCII):
+        raise _written_over(key, repr(text[:40]))
+    return text
+
+
+def _written_over(key: str, holds: str) -> OtherFormat:
+    return OtherFormat(
+        f"the key {key} was written over: it holds {holds}, and nothing is done before it is put back "
+        "(docs/operations.md, A key was written over by hand)"
+    )
 
 
 def reply(found: Any, key: str, otherwise: Any) -> Any:

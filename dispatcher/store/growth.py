@@ -24,10 +24,11 @@ from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.partitions import AWAY, Partitions
 from dispatcher.store.api_keys import OPERATORS, PRODUCERS
 from dispatcher.store.connection import tls_problem, translated
+from dispatcher.store.damaged import named, needed
 from dispatcher.store.format import require_format
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.installation import Installation
-from dispatcher.store.keys import GROWN_INTO, Keys, grown_key
+from dispatcher.store.keys import FORMAT_TEXT, GROWN_INTO, Keys, grown_key
 from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.queue import GROUP
 from dispatcher.store.servers import Servers
@@ -76,9 +77,9 @@ def _is_silence(error: RedisUnavailable) -> bool:
 async def _grown(servers: Servers, prefix: str) -> tuple[int, bool]:
     """When the installation grew, ms since 1970, or 0; and whether it needs the previous Redis no more."""
     key = grown_key(prefix)
-    with translated(servers.url(0)):
-        found = (await servers.call_for(key, "GET", key) or b"0").decode()
-    return int(found.removesuffix(ENDED)), found.endswith(ENDED)
+    with translated(servers.url(0)), named(key):
+        found = needed(await servers.call_for(key, "GET", key), key, rf"(\d{{1,18}}({ENDED})?)?")
+    return int(found.removesuffix(ENDED) or 0), found.endswith(ENDED)
 
 
 class Growth:
@@ -244,12 +245,12 @@ class Growth:
         """
         with translated(self._url):
             stored, count = await self._old.mget(self._keys.format, self._keys.count)
-        found, _, into = (stored or b"").decode().partition(GROWN_INTO)
+        found, _, into = needed(stored, self._keys.format, FORMAT_TEXT).partition(GROWN_INTO)
         if into not in ("", str(self._number)):
             raise InvalidInput(f"the previous Redis has grown into {into} partitions, not {self._number}")
         if count:
             raise InvalidInput(
-                f"the previous Redis holds an installation with {int(count)} partitions: only one with one partition can grow"
+                f"the previous Redis holds an installation with {needed(count, self._keys.count)} partitions: only one with one partition can grow"
             )
         if not found:
             raise InvalidInput(

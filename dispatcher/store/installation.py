@@ -16,11 +16,11 @@ from dispatcher.rules.partitions import another_number
 from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import redis_now_ms, translated
-from dispatcher.store.damaged import of_type, reply
+from dispatcher.store.damaged import named, needed, of_type, reply
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.entry import read_entry
 from dispatcher.store.fingerprints import read_tables
-from dispatcher.store.keys import GROWN_INTO, Keys
+from dispatcher.store.keys import FORMAT_TEXT, GROWN_INTO, Keys
 
 EXPIRING_MS = 3_600_000
 LOOKED_AT = 10_000
@@ -103,14 +103,17 @@ class Installation:
     async def format(self) -> str:
         """The format number of the data in Redis; empty if none is stored.
 
-        Raises OtherSettings if these are the keys of an installation with one partition, and Redis holds one with several.
+        Raises OtherSettings if these are the keys of an installation with one partition, and Redis holds one with several;
+        and OtherFormat if something else was written there.
         """
-        with translated(self._url):
-            found = (await self._client.get(self._keys.format) or b"").decode()
-            if not found and self._keys.is_alone:
-                with suppress(NoPermissionError):  # a user of before; its installation has one partition
-                    if count := await self._client.get(self._keys.count):
-                        raise OtherSettings(another_number(int(count), 1))
+        key, count_key = self._keys.format, self._keys.count
+        with translated(self._url), named(key):
+            found = needed(await self._client.get(key), key, FORMAT_TEXT)
+        if not found and self._keys.is_alone:
+            # a user of before may not read it; its installation has one partition
+            with translated(self._url), named(count_key), suppress(NoPermissionError):
+                if count := needed(await self._client.get(count_key), count_key):
+                    raise OtherSettings(another_number(int(count), 1))
         return self._keys.own_format(found)
 
     async def is_empty(self) -> bool:

@@ -27,6 +27,8 @@ counts of rejections and refusals, workspaces with their API keys and the ends o
 GROWN_INTO = " grown into "
 """In the format of an installation that has grown: behind this is into how many partitions. So processes that take it for the
 whole end, and none starts, of this version or an earlier one."""
+FORMAT_TEXT = rf"(\d{{1,9}}({GROWN_INTO}\d{{1,9}})?)?"
+"""What is stored as the format, as a regular expression."""
 
 PREFIX_PATTERN = r"^[A-Za-z0-9_.-]{1,32}$"
 

@@ -30,7 +30,8 @@ from dispatcher.store.arguments import (
 )
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated, without_script
-from dispatcher.store.keys import Keys, endpoint_id
+from dispatcher.store.damaged import needed
+from dispatcher.store.keys import FORMAT_TEXT, Keys, endpoint_id
 from dispatcher.store.messages_to_archive import Leaving
 from dispatcher.store.queue import Between
 from dispatcher.store.replies import (
@@ -363,7 +364,7 @@ class Ledger:
             reply[4],
             reply[5],
             reply[6] == 1,
-            self.keys.own_format(reply[7].decode()),
+            self.keys.own_format(needed(reply[7], self.keys.format, FORMAT_TEXT)),
             reply[9] == 1,
         )
 

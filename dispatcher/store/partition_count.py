@@ -11,6 +11,7 @@ from contextlib import suppress
 from dispatcher.errors import OtherSettings, RedisUnavailable
 from dispatcher.rules.partitions import another_number
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import named, needed
 from dispatcher.store.keys import Keys, partitions_key
 from dispatcher.store.members import registries
 from dispatcher.store.servers import Servers
@@ -80,8 +81,10 @@ def _require(found: int, count: int) -> None:
 
 async def _found(servers: Servers, prefix: str) -> int:
     """The number of partitions of the installation in Redis; 0 if there is none."""
+    key = partitions_key(prefix)
     with translated(servers.url(0)):
-        found = await servers.call_for(partitions_key(prefix), "GET", partitions_key(prefix))
+        with named(key):
+            found = needed(await servers.call_for(key, "GET", key), key)
         if found:
             return int(found)
         single = Keys(prefix).format
@@ -94,8 +97,9 @@ async def _in_registries(servers: Servers, away: Collection[int]) -> dict[int, i
     for one in registries(servers.partitioning.partitions):
         if one in away:
             continue
-        with suppress(RedisUnavailable), translated(servers.url(one)):
-            found[one] = int(await servers.wire(one).call("GET", servers.keys[one].count) or 0)
+        key = servers.keys[one].count
+        with suppress(RedisUnavailable), translated(servers.url(one)), named(key):
+            found[one] = int(needed(await servers.wire(one).call("GET", key), key) or 0)
     return found
 
 

@@ -640,8 +640,8 @@ def test_api_503(stand: Stack, chapter: Chapter) -> None:
 
 
 @symptom("A key was written over by hand")
-def test_key_written_over(stand: Stack, chapter: Chapter) -> None:
-    """What waits in a lane that somebody made a text is put back from the ledger, and delivered."""
+def test_key_written_over(stand: Stack, chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits in a lane that somebody made a text is put back from the ledger, and delivered; a format is not guessed."""
     url = add(stand, "broken")
     assert {"delivered": 1} == stand.wait_ended(stand.enqueue(workspace="broken"), "broken")
     stop(stand, "broken")
@@ -664,3 +664,14 @@ def test_key_written_over(stand: Stack, chapter: Chapter) -> None:
     assert {"delivered": 2} == stand.wait_ended(event_ids, "broken")
     wait_until(lambda: stand.workers[0].lines("callback.unreadable"))
     chapter.see("callback.unreadable", log_of(stand))
+
+    monkeypatch.setitem(stand.environment, "DISPATCHER_KEY_PREFIX", "another")
+    stand.redis.set("another:format", b"\xff")
+    said = chapter.run("dispatcher check", stand, 1)
+    assert 1 == len(said.splitlines())
+    chapter.see("the key … was written over", said)
+    worker = stand.start_worker()
+    stand.workers.pop()
+    assert 78 == worker.process.wait(30)
+    chapter.see("worker.refused", worker.log)
+    stand.redis.delete("another:format")

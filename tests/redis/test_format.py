@@ -97,7 +97,7 @@ def test_nothing_there_is_this_format(world: World) -> None:
     assert str(FORMAT) == world.run(world.installation.format())
 
 
-@pytest.mark.parametrize("number", ["1", str(FORMATS[-1] + 1), "nonsense"])
+@pytest.mark.parametrize("number", ["1", str(FORMATS[-1] + 1)])
 def test_another_format_is_refused(world: World, number: str) -> None:
     """Data of a format that this version does not write is left as it is, and the line says what to do."""
     world.call("set", world.keys.format, number)
@@ -139,3 +139,19 @@ def test_number_that_is_lost(world: World) -> None:
     migrate(world)
     assert before == world.call("zrange", world.keys.schedule, 0, -1, withscores=True)
     assert ["e1"] == world.deliver_all()
+
+
+@pytest.mark.parametrize("name", ["format", "count"])
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"two", b"2 grown", b"-1", ["1"]], ids=str)
+def test_written_over(world: World, name: str, value: bytes | list[str]) -> None:
+    """What somebody wrote over the format or the number of partitions is refused in one line that names the key."""
+    world.call("delete", world.keys.format)
+    key = getattr(world.keys, name)
+    world.call(
+        "rpush" if isinstance(value, list) else "set", key, *([value] if isinstance(value, bytes) else value)
+    )
+    with pytest.raises(
+        OtherFormat, match=f"^the key {key} was written over: it holds .*A key was written over by hand"
+    ):
+        world.run(world.installation.format())
+    world.call("delete", key)
