@@ -1,11 +1,13 @@
 """Output shared by all commands: tables for people, JSON for programs, one line for an error."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -194,6 +196,17 @@ def print_json(value: object) -> None:
     if isinstance(value, dict) and incomplete.partitions:
         value = value | {"absent": sorted(incomplete.partitions)}
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def only_now(made: str, again: str) -> Iterator[None]:
+    """For output that is shown only once. If it cannot be written, the error says what was made, and how to get another secret."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:  # also a reader that closed the pipe
+        why = error.strerror or os.strerror(errno.EPIPE)  # rich's
+        raise OSError(f"{made}, but its secret could not be shown ({why}): {again}") from None
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:

@@ -147,12 +147,21 @@ def _add(
     key, text = terminal.run(work())
     user, _, password = text.partition(".")
     basic = {"user": user, "password": password} if key.platform == "sendexa" else {}
-    if as_json:
-        terminal.print_json(_document(key) | {"apiKey": text} | basic)
-        return
-    terminal.out.print(f"API key {key.id} is made, shown only now:\n{text}", markup=False)
-    if basic:
-        terminal.out.print(f"as a Basic credential: {user}:{password}", markup=False)
+    revoke = f"`dispatcher {_command(workspace)} {key.id}` revokes it, then add another"
+    with terminal.only_now(f"API key {key.id} is made", revoke):
+        if as_json:
+            terminal.print_json(_document(key) | {"apiKey": text} | basic)
+            return
+        terminal.out.print(f"API key {key.id} is made, shown only now:\n{text}", markup=False)
+        if basic:
+            terminal.out.print(f"as a Basic credential: {user}:{password}", markup=False)
+
+
+def _command(workspace: str) -> str:
+    """The command that revokes a key, without the key."""
+    if workspace == OPERATORS:
+        return "console-key revoke"
+    return "producer-key revoke" if workspace == PRODUCERS else f"workspace api-key revoke {workspace}"
 
 
 def _list(workspace: str, as_json: bool, empty: str) -> None:

@@ -226,13 +226,14 @@ def show_secret(workspace: Workspace, name: str, what: str, as_json: bool) -> No
     """Prints the newest secret: the only time it is shown."""
     one = found(workspace, name)
     secret, public = one.secrets[-1].text, subscriptions.public_key(one)
-    if as_json:
-        made = {"workspace": workspace.id, "subscription": name, "secret": secret}
-        terminal.print_json(made | ({"publicKey": public} if public else {}))
-    else:
-        terminal.out.print(
-            f"subscription {name} of workspace {workspace.id} {what}, shown only now:\n{secret}", markup=False
-        )
+    called = f"subscription {name} of workspace {workspace.id}"
+    again = f"`dispatcher subscription rotate-secret {workspace.id} {name}` gives it another"
+    with terminal.only_now(f"{called} is stored", again):
+        if as_json:
+            made = {"workspace": workspace.id, "subscription": name, "secret": secret}
+            terminal.print_json(made | ({"publicKey": public} if public else {}))
+            return
+        terminal.out.print(f"{called} {what}, shown only now:\n{secret}", markup=False)
         if public:
             terminal.out.print(f"its public key: {public}", markup=False)
 

@@ -6,6 +6,7 @@ from importlib import import_module
 import typer
 from click import Abort, ClickException
 
+from config import broker
 from tasks import celery_options, interrupt, terminal
 
 
@@ -19,7 +20,8 @@ def worker(context: typer.Context) -> None:
     Of Celery's options --hostname, --pidfile, --uid, --gid and --umask are useful; those that have no effect here are refused with
     the setting to use instead.
     """
-    terminal.service_settings()  # an invalid one ends the command with one line
+    settings = terminal.service_settings()  # an invalid one ends the command with one line
+    broker.of(settings.celery_url, settings.redis_ca_file)  # so does what Celery would refuse
     if problem := celery_options.problem(context.args):
         terminal.fail(problem, terminal.USAGE)
     interrupt.end_at_once()  # until Celery has handlers of its own

@@ -158,10 +158,12 @@ def remove(
 def show_secret(workspace: Workspace, what: str, as_json: bool) -> None:
     """Prints the newest secret: the only time it is shown."""
     secret = workspace.secrets[-1].text
-    if as_json:
-        terminal.print_json({"workspace": workspace.id, "secret": secret})
-    else:
-        terminal.out.print(f"workspace {workspace.id} {what}, shown only now:\n{secret}", markup=False)
+    again = f"`dispatcher workspace rotate-secret {workspace.id}` gives it another"
+    with terminal.only_now(f"workspace {workspace.id} is stored", again):
+        if as_json:
+            terminal.print_json({"workspace": workspace.id, "secret": secret})
+        else:
+            terminal.out.print(f"workspace {workspace.id} {what}, shown only now:\n{secret}", markup=False)
 
 
 def _document(workspace: Workspace, *, reveal: bool = False) -> dict[str, Any]:

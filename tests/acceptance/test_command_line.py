@@ -111,6 +111,10 @@ def test_wrong_settings() -> None:
         len(done.stderr.splitlines()),
         "DISPATCHER_MAX_ATTEMPTS" in done.stderr,
     )
+    done = run("worker", CELERY_BROKER_URL="redis://elsewhere", DISPATCHER_LOG_FORMAT="json")
+    told = json.loads(done.stderr)
+    assert (2, "error") == (done.returncode, told["level"])
+    assert told["event"].startswith("error: CELERY_BROKER_URL")
 
 
 def test_config() -> None:

@@ -1,5 +1,6 @@
 """What the API, the exporter and commands do where their output cannot be written."""
 
+import re
 import subprocess
 import sys
 import urllib.error
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from tests.acceptance.outputs import BAD_OUTPUTS, full_device
+from tests.acceptance.outputs import BAD_OUTPUTS, full_device, reader_gone
 from tests.acceptance.stack import CLI, Stack, free_port, wait_until
 from tests.acceptance.test_metrics import scrape
 
@@ -97,6 +98,36 @@ def test_command_whose_output_cannot_be_written(stack: Stack, command: tuple[str
     with full_device() as descriptor:
         done = run(stack, *command, stdout=descriptor)
     assert (1, ["error: [Errno 28] No space left on device"]) == (done.returncode, done.stderr.splitlines())
+
+
+STORED = "{0} is stored, but its secret could not be shown ({why}): `dispatcher {1} rotate-secret {2}` gives it another"
+MADE = "API key … is made, but its secret could not be shown ({why}): `dispatcher {0} revoke {1}…` revokes it, then add another"
+SHOWN_ONCE = {
+    "workspace add acme --dialect qlara": STORED.format("workspace acme", "workspace", "acme", why="{why}"),
+    "workspace rotate-secret acme --json": STORED.format("workspace acme", "workspace", "acme", why="{why}"),
+    "subscription add acme crm --callback-url https://crm.example/": STORED.format(
+        "subscription crm of workspace acme", "subscription", "acme crm", why="{why}"
+    ),
+    "workspace api-key add acme": MADE.format("workspace api-key", "acme ", why="{why}"),
+    "producer-key add billing --json": MADE.format("producer-key", "", why="{why}"),
+    "console-key add jane --role viewer": MADE.format("console-key", "", why="{why}"),
+}
+"""What makes a secret that is shown only once, and what is said where that cannot be."""
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [(full_device, "No space left on device"), (reader_gone, "Broken pipe")],
+    ids=["full", "no reader"],
+)
+def test_a_secret_that_cannot_be_shown(stack: Stack, output: Output, why: str) -> None:
+    """A command that has made something says so, and how to get another secret, where the secret could not be written."""
+    for command, said in SHOWN_ONCE.items():
+        with output() as descriptor:
+            done = run(stack, *command.split(), stdout=descriptor)
+        [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        pattern = re.escape(f"error: {said.format(why=why)}").replace("…", ".*")
+        assert (1, True) == (done.returncode, bool(re.fullmatch(pattern, line))), line
 
 
 @pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"])
