@@ -49,6 +49,7 @@ class EngineThread:
         self._settings = settings
         self._publish = publish
         self.health = Health()
+        self.metrics = Metrics()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._ready = threading.Event()
@@ -109,8 +110,7 @@ class EngineThread:
     async def _main(self) -> None:
         settings = self._settings
         max_in_flight, max_connections = usable_descriptors(settings.max_in_flight, settings.max_connections)
-        metrics = Metrics()
-        health = self.health
+        metrics, health = self.metrics, self.health
         engine_of = engine_wiring.engine(
             settings, self._name, max_in_flight, max_connections, metrics, health, self._publish
         )

@@ -127,7 +127,7 @@ async def engine(
         if spans
         else Sender(http, USER_AGENT, tokens),
         slots=Slots(max_in_flight),
-        alerts=Alerts(name, alert_options(settings), operator),
+        alerts=Alerts(name, alert_options(settings), operator, metrics),
         rules=disabling_rules(settings),
         metrics=metrics,
         health=health,
@@ -142,7 +142,7 @@ async def engine(
         ):  # closed in reverse order
             closing.push_async_callback(close)
         partitions = Partitions(settings, servers, shared, closing)
-        hints, load = Hints(publish), Load()
+        hints, load = Hints(publish, metrics), Load()
         turns = Turns(partitions.parts, hints, load)
         heartbeat = Heartbeat(name, turns, shared.slots, load, metrics)
         owner = partitions.owner(turns, heartbeat)

@@ -73,6 +73,19 @@ class WorkerCollector:
             m.archive_seconds,
         )
         yield _counter("dispatcher_log_lines_lost", "Log lines that could not be written", logs.lost())
+        yield _counter(
+            "dispatcher_hints_unpublished", "How often the broker did not take hints", m.hints_unpublished
+        )
+        yield _counter(
+            "dispatcher_alerts_not_sent",
+            "POSTs of alerts that the operator's URL did not take",
+            m.alerts_not_sent,
+        )
+        yield _gauge(
+            "dispatcher_broker_connected",
+            "1 if Celery is connected to the broker, by which hints come",
+            int(m.broker_connected),
+        )
         yield _gauge("dispatcher_turns", "Endpoints that this worker serves now", m.turns)
         yield _gauge("dispatcher_in_flight", "POSTs under way in this worker", m.in_flight)
         yield _gauge("dispatcher_loop_lag_seconds", "Lag of this worker's event loop", m.loop_lag_seconds)

@@ -80,7 +80,7 @@ def _log_stacks(_number: int, _frame: FrameType | None) -> None:
 
 
 class LostConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
-    """Frees broken connections to the broker.
+    """Frees broken connections to the broker, and notes whether there is one.
 
     kombu 5.7 leaves each one's callback in Celery's event loop: some 100 objects and a call at every turn of the
     loop, for as long as the worker lives. Its sockets are in reference cycles.
@@ -90,8 +90,10 @@ class LostConnectionStep(bootsteps.StartStopStep):  # type: ignore[misc]  # cele
 
     def start(self, consumer: Any) -> None:
         """Called by Celery when it has connected."""
+        running_engine().metrics.broker_connected = True
         gc.collect()  # what existed when the engine started is frozen; some 5 us for each endpoint met since
 
     def stop(self, consumer: Any) -> None:
         """Called by Celery when the connection broke; the next connection registers its own callback."""
+        running_engine().metrics.broker_connected = False
         consumer.hub.on_tick.clear()

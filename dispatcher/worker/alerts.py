@@ -22,6 +22,7 @@ from dispatcher.signing import key_of, webhook_headers
 from dispatcher.store.client_certificates import EndingCertificate
 from dispatcher.store.replies import Ended
 from dispatcher.store.stats import Figures
+from dispatcher.worker.metrics import Metrics
 
 ALERT_SECONDS = 60.0
 AGAIN_SECONDS = 3600.0
@@ -97,11 +98,16 @@ class Alerts:
     """Gathers one worker's alerts."""
 
     def __init__(
-        self, worker: str, options: AlertOptions | None = None, client: httpx.AsyncClient | None = None
+        self,
+        worker: str,
+        options: AlertOptions | None = None,
+        client: httpx.AsyncClient | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._worker = worker
         self._options = options or AlertOptions()
         self._client = client
+        self._metrics = metrics or Metrics()
         self._gathered = _Gathered()
         """Those raised since the last `take`."""
         self._unsent = _Gathered()
@@ -209,6 +215,7 @@ class Alerts:
             if not is_sent:
                 sent.add(self._unsent)
                 self._unsent = sent
+                self._metrics.alerts_not_sent += 1
         if problem:
             count = len(sent.alerts)
             log.error("alerts.not_sent", count=count, problem=problem, action="trying again in a minute")

@@ -9,6 +9,7 @@ from itertools import islice
 import structlog
 
 from dispatcher.store.replies import Hint
+from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.ready import Ready
 
 HINT_ENDPOINTS = 16
@@ -26,8 +27,9 @@ Publish = Callable[[Sequence[Hint]], None]
 class Hints:
     """A queue of endpoints for other workers, workspaces in turn. `publish` sends a few of them, in a thread."""
 
-    def __init__(self, publish: Publish) -> None:
+    def __init__(self, publish: Publish, metrics: Metrics | None = None) -> None:
         self._publish = publish
+        self._metrics = metrics or Metrics()
         self._waiting = Ready()
         self._changed = asyncio.Event()
         """Set when a hint is added, and when `run` is to end."""
@@ -91,6 +93,7 @@ class Hints:
             if not self._fails:
                 log.warning("hints.unpublished", problem=str(error), action="serving the endpoints here")
             self._fails = True
+            self._metrics.hints_unpublished += 1
             self._away_until = loop.time() + AWAY_SECONDS
             return False
         finally:

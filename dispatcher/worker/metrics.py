@@ -64,6 +64,12 @@ class Metrics:
         self.in_flight = 0
         self.loop_lag_seconds = 0.0
         """How much later than planned the loop last woke up."""
+        self.hints_unpublished = 0
+        """How often the broker did not take hints."""
+        self.broker_connected = False
+        """Whether hints can come: Celery is connected to the broker."""
+        self.alerts_not_sent = 0
+        """POSTs of alerts that the operator's URL did not take."""
         self.leads_intake = False
         self.partitions_owned = 0
         """How many partitions this worker leads."""

@@ -25,9 +25,11 @@ from dispatcher.store.ledger import Ledger
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspaces import Workspaces
 from dispatcher.worker.alerts import Alerts
+from tasks.redis_server import RedisServer
 from tests.acceptance.runbook import SYMPTOMS, Chapter
-from tests.acceptance.stack import CLI, Stack, change, running_stack, wait_until
+from tests.acceptance.stack import CLI, Stack, change, free_port, running_stack, wait_until
 from tests.acceptance.test_api_bounds import running
+from tests.acceptance.test_metrics import scrape
 from tests.client_certificates import ClientAuthority
 from tests.faults.proxy import Proxy
 from tests.freezing import freeze
@@ -675,3 +677,49 @@ def test_key_written_over(stand: Stack, chapter: Chapter, monkeypatch: pytest.Mo
     assert 78 == worker.process.wait(30)
     chapter.see("worker.refused", worker.log)
     stand.redis.delete("another:format")
+
+
+@symptom("Hints do not come through")
+def test_hints_blocked(stack: Stack, chapter: Chapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the broker away callbacks are sent, and log, check and figures say so; when it is back hints come again."""
+
+    async def slow(_request: web.Request, _number: int) -> web.Response:
+        await asyncio.sleep(0.2)
+        return web.Response()
+
+    stack.answer = slow
+    add(stack, "acme")
+    port = free_port()
+    (stack.folder / "broker").mkdir()
+    with RedisServer(stack.folder / "broker") as broker:
+        monkeypatch.setitem(stack.environment, "DISPATCHER_BROKER_URL", broker.url)
+        monkeypatch.setitem(stack.environment, "DISPATCHER_MAX_IN_FLIGHT", "1")
+        leader = stack.start_worker(DISPATCHER_METRICS_PORT=str(port)).wait_ready()
+        wait_until(lambda: leader.lines("intake.leading"), what="it leads")
+        stack.start_worker().wait_ready()
+        wait_until(lambda: scrape(port)["dispatcher_broker_connected"] == 1, what="it is connected")
+        wait_until(lambda: "2 alive" in stack.cli("check").stdout, what="both are alive")
+        chapter.run("dispatcher check --live", stack)
+        broker.stop()
+        wait_until(lambda: scrape(port)["dispatcher_broker_connected"] == 0, what="it is not")
+        urls = [f"{stack.listen()}/hooks" for _ in range(12)]
+        event_ids = [stack.enqueue(1, first=n, callbackUrl=url)[0] for n, url in enumerate(urls)]
+        assert {"delivered": 12} == stack.wait_ended(event_ids)
+        wait_until(lambda: leader.lines("hints.unpublished"), what="a hint was not taken")
+        chapter.see("hints.unpublished", leader.log)
+        chapter.see("celery bad", chapter.run("dispatcher check", stack, 1))
+        assert 1 <= scrape(port)["dispatcher_hints_unpublished_total"]
+        broker.start()
+        wait_until(lambda: scrape(port)["dispatcher_broker_connected"] == 1, 60, "it is connected again")
+
+
+@symptom("What watches does not see")
+def test_alerts_not_sent(stack: Stack, chapter: Chapter) -> None:
+    """Alerts that cannot be sent are logged."""
+    stack.answer = answering(404)
+    add(stack, "acme")
+    worker = stack.start_worker(DISPATCHER_ALERT_URL=stack.refusing_url()).wait_ready()
+    chapter.run("dispatcher check --live", stack)
+    assert {"failed": 1} == stack.wait_ended(stack.enqueue())
+    assert 0 == worker.terminate()
+    chapter.see("alerts.not_sent", worker.log)

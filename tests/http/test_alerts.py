@@ -21,6 +21,7 @@ from dispatcher.store.client_certificates import EndingCertificate
 from dispatcher.store.replies import Ended
 from dispatcher.store.stats import Figures
 from dispatcher.worker.alerts import DAY_SECONDS, MAX_ALERTS, MAX_OF_WORKSPACE, AlertOptions, Alerts
+from dispatcher.worker.metrics import Metrics
 from tasks.receiver import Received, Receiver
 from tests.fakes import until
 from tests.http.raw_server import answer as web_answer
@@ -201,9 +202,10 @@ class Operator:
         self.got: list[list[dict[str, Any]]] = []
         self.before: Callable[[], Awaitable[object]] = asyncio.Event().wait
         self.status = 503
+        self.metrics = Metrics()
         transport = httpx.MockTransport(self._answer)
         self.alerts = Alerts(
-            "w1", AlertOptions("https://ops.example/"), httpx.AsyncClient(transport=transport)
+            "w1", AlertOptions("https://ops.example/"), httpx.AsyncClient(transport=transport), self.metrics
         )
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
@@ -229,6 +231,7 @@ def test_the_bounds_hold_while_the_operators_url_fails() -> None:
             await operator.alerts.send(NOW_MS)
 
     asyncio.run(work())
+    assert 4 == operator.metrics.alerts_not_sent
     together = MAX_ALERTS // MAX_OF_WORKSPACE  # one for the rest of each workspace that has its share
     assert MAX_ALERTS <= len(operator.got[-1]) <= MAX_ALERTS + together
     assert MAX_OF_WORKSPACE + 1 == max(Counter(one["workspace"] for one in operator.got[-1]).values())

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from dispatcher.store.replies import Hint
 from dispatcher.worker import hints
 from dispatcher.worker.hints import HINT_ENDPOINTS, Hints
+from dispatcher.worker.metrics import Metrics
 from tests.fakes import played, quiet, until
 
 
@@ -30,7 +31,8 @@ class Scene:
         self.answers.set()
         self.asked = 0
         self.stopping = asyncio.Event()
-        self.hints = Hints(self._publish)
+        self.metrics = Metrics()
+        self.hints = Hints(self._publish, self.metrics)
 
     def start(self) -> "asyncio.Task[None]":
         """Begins to publish."""
@@ -93,6 +95,7 @@ def test_a_broker_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
             await until(lambda: len(scene.served) == 3, "served here again")
         assert ["no broker", "no broker again"] == [line["problem"] for line in logged]
         assert {"hints.unpublished"} == {line["event"] for line in logged}
+        assert len(scene.served) == scene.metrics.hints_unpublished
         await scene.hints.end()
         await publishing
 
