@@ -246,17 +246,21 @@ def _drop_none(
     return {name: value for name, value in event.items() if value is not None}
 
 
-_last_from_consumer = ""
+_CONSUMER = ("celery.worker.consumer.consumer", "celery.worker.consumer.connection")
+"""Celery's loggers of its connection to the broker."""
+_QUIET_SECONDS = 60.0
+"""A line that was not said for so long is said again; Celery tries at least every 40 s."""
+_consumer_said: dict[str, float] = {}
+"""When each line of these was said last, also if it was dropped; seconds since 1970."""
 
 
 def _once_while_away(record: logging.LogRecord) -> bool:
-    """Drops repeats of a warning from Celery's consumer, which logs every failed attempt to reach the broker.
+    """Drops repeats of what Celery says of its connection to the broker: it logs every attempt, and every new connection.
 
-    One that gives another reason is no repeat.
+    With a right missing it has a new connection ten times a second. A line that gives another reason is no repeat.
     Its line about frequent restarts, which has a traceback and comes each second while the broker refuses writes, is dropped too.
     """
-    global _last_from_consumer
-    if record.name != "celery.worker.consumer.consumer" or record.levelno < logging.WARNING:
+    if record.name not in _CONSUMER:
         return True
     if str(record.msg).startswith("Frequent restarts"):
         return False
@@ -264,8 +268,11 @@ def _once_while_away(record: logging.LogRecord) -> bool:
         says = record.getMessage().partition("\n")[0]  # what it does next follows, with a number that differs
     except Exception:  # the handler counts it as lost
         return True
-    said, _last_from_consumer = _last_from_consumer, says
-    return said != says
+    said = _consumer_said.pop(says, float("-inf"))
+    _consumer_said[says] = record.created
+    if len(_consumer_said) > 100:
+        del _consumer_said[next(iter(_consumer_said))]
+    return record.created - said > _QUIET_SECONDS
 
 
 _last_from_opentelemetry: dict[tuple[str, int], float] = {}

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import structlog
 from celery import bootsteps
 from celery.concurrency.thread import TaskPool
+from celery.exceptions import CPendingDeprecationWarning
 from celery.utils.debug import cry
 
 from config.broker import HINT_TASK
@@ -52,6 +54,8 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
         global _running
         settings = Settings()
         garbage.spare()
+        # At each lost connection it says that a later Celery decides for itself what config/celeryconfig.py decides.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
         def publish(hints: Sequence[Hint]) -> None:
             """Sends one Celery message with these hints."""

@@ -1,11 +1,14 @@
 """Checks Celery's broker: whether it accepts messages, and whether the connection to it is encrypted."""
 
+import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from kombu.connection import Connection
+from redis.exceptions import NoPermissionError, RedisError
 
 from config import broker
 from config.settings import Settings
@@ -51,7 +54,36 @@ def look_at_broker(settings: Settings) -> list[Finding]:
         if detail := NO_BROKER.get(_mode(connection), ""):
             advice = "set DISPATCHER_BROKER_URL to one Redis, Sentinel (redis+sentinel://) or RabbitMQ"
             return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
+        if refused := _refused(connection):
+            detail = f"its user may not {', '.join(refused)}: hints do not come through"
+            advice = "give it the rights of docs/operations.md, A user for each role"
+            return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
     return [Finding("celery", Verdict.OK, "the broker is reachable"), encrypted]
+
+
+def _refused(connection: Any) -> list[str]:
+    """What a worker does all the time with a broker that is a Redis, and its user there may not. Leaves nothing behind."""
+    if connection.transport.driver_type != "redis":
+        return []
+    client, key = connection.default_channel.client, f"check-{secrets.token_hex(8)}"
+    refused: list[str] = []
+    tries: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("LPUSH", lambda: client.lpush(key, "x")),
+        ("BRPOP", lambda: client.brpop([key], 0.01)),
+        ("SADD", lambda: client.sadd(f"{key}-set", "x")),
+    )
+    for name, work in tries:
+        try:
+            work()
+        except NoPermissionError:
+            refused.append(name)
+        except (
+            RedisError
+        ):  # a broker that takes no writes now: what the ledger's Redis says is told for that too
+            break
+    with suppress(RedisError):
+        client.delete(key, f"{key}-set")
+    return refused
 
 
 def _mode(connection: Any) -> str:

@@ -122,6 +122,26 @@ def test_callbacks_go_their_whole_way(users: Stack) -> None:
     assert set() == denied(users.redis) - LOOKS
 
 
+def test_a_broker_without_a_right(users: Stack) -> None:
+    """`check` names what the broker's user may not do there, and leaves nothing; a worker says so once, and callbacks go on."""
+    users.redis.execute_command("ACL", "SETUSER", "dispatcher-broker", "-brpop", "-sadd")
+    users.redis.execute_command("ACL", "LOG", "RESET")
+    before = set(users.redis.keys())
+    users.environment["DISPATCHER_BROKER_URL"] = url_as(users, "broker")
+    (found,) = (one for one in json.loads(users.cli("check", "--json").stdout) if one["subject"] == "celery")
+    assert ("bad", True) == (found["verdict"], "may not BRPOP, SADD: hints" in found["detail"])
+    assert before == set(users.redis.keys())
+    users.redis.execute_command("ACL", "SETUSER", "dispatcher-broker", "+sadd")
+    worker = users.start_worker(DISPATCHER_REDIS_URL=url_as(users, "worker"))
+    lost = "Connection to broker lost"
+    wait_until(
+        lambda: sum(int(one["count"]) for one in users.redis.acl_log(128)) >= 20, what="it was refused often"
+    )
+    assert {"delivered": 3} == users.wait_ended(users.enqueue(3))
+    assert 0 == worker.terminate()
+    assert (1, 1, 0) == tuple(worker.log.count(one) for one in (lost, "Connected to", "CPendingDeprecation"))
+
+
 def test_a_worker_may_disable_a_subscription(users: Stack) -> None:
     """Its user may make that change of a workspace, and write it into the trail."""
 

@@ -229,8 +229,11 @@ def test_libraries_lines_that_cannot_be_made(written: list[dict[str, Any]]) -> N
     assert lost + 2 == logs.lost()
 
 
-def test_each_reason_for_an_outage_is_told_once(written: list[dict[str, Any]]) -> None:
+def test_each_reason_for_an_outage_is_told_once(
+    written: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Celery says at each try why it cannot reach the broker; a line is one reason, as long as it stays the same."""
+    monkeypatch.setattr(logs, "_consumer_said", {})
     consumer = logging.getLogger("celery.worker.consumer.consumer")
     for reason in ("Connection refused", "invalid password"):
         for number in (1, 2):
@@ -238,6 +241,22 @@ def test_each_reason_for_an_outage_is_told_once(written: list[dict[str, Any]]) -
             consumer.error("consumer: Cannot connect to %s: %s.\n%s\n", "redis://h", reason, again)
     said = [line["event"].partition("\n")[0].rpartition(": ")[2] for line in written]
     assert ["Connection refused.", "invalid password."] == said
+
+
+def test_a_connection_that_comes_and_goes_is_told_once(
+    written: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often Celery connects and loses the connection; after a minute without it is told again."""
+    monkeypatch.setattr(logs, "_consumer_said", {})
+    (handler,) = (one for one in logging.getLogger().handlers if type(one).__module__ == logs.__name__)
+    for at in (0, 50, 100, 161):
+        for name, level, text in (("connection", "INFO", "Connected"), ("consumer", "WARNING", "lost")):
+            record = logging.LogRecord(
+                f"celery.worker.consumer.{name}", getattr(logging, level), "", 0, text, (), None
+            )
+            record.created = at
+            handler.handle(record)
+    assert ["Connected", "lost"] * 2 == [line["event"] for line in written]
 
 
 def test_streams_that_print(monkeypatch: pytest.MonkeyPatch) -> None:
