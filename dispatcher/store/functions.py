@@ -24,7 +24,7 @@ NAMES = ("accept", "claim", "settle", "wake")
 _GOES_ON = re.compile(r"\s|(?:end|else|elseif|\}|\))\b|[})]")
 _LOCAL = re.compile(r"local ([\w, ]+?)(?:\s*=\s*(.+))?(?:\s*--.*)?", re.DOTALL)
 _CONSTANTS = re.compile(r"[A-Z\d_]+(?:, [A-Z\d_]+)*")
-_OF_A_RUN = re.compile(r"[\w)]\(|\b(?:KEYS|ARGV)\b")
+_OF_A_RUN = re.compile(r"[\w)]\(|\b(?:KEYS|ARGV|now)\b")
 _EMPTY = re.compile(r"\{\}(?:, \{\})*")
 _ALLOWS_OOM = re.compile(r"^redis\.call\('DEL', PREFIX \.\. 'never'\).*$", re.MULTILINE)
 """How a script says that it works when Redis is full; a function has a flag for that."""
