@@ -695,3 +695,19 @@ def test_a_stale_settlement_beside_the_valid_one(world: World) -> None:
     assert [False, True, False] == settled.counted
     assert State.DELIVERED == world.event("e1").state
     assert 1 == _counters(world)["delivered"]
+
+
+def test_clock_set_back(world: World) -> None:
+    """What was accepted before Redis's clock was set back is due after a sweep; what is replayed later on purpose is not."""
+    late = "late https://late.example:443"
+    world.accept(callback("done", endpoint=late))
+    world.claim(late)
+    world.settle("done", 1, Failed(), endpoint=late, error="http_500")
+    world.now += 7_200_000
+    world.accept(callback("e1"))
+    world.now -= 3_600_000
+    world.run(world.ledger.replay("late", "done", in_ms=1_800_000))
+    assert [] == world.claim().callbacks
+    world.run(world.ledger.sweep("0", 1000))
+    assert ["e1"] == [one.event_id for one in world.claim().callbacks]
+    assert [] == world.claim(late).callbacks

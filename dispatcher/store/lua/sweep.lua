@@ -8,8 +8,8 @@
 --   back into their lanes, number of endpoints whose record is gone or names another workspace, workspace and
 --   eventId of each of the first, endpoint and a callback's `workspace:eventId` of each of the second, keys
 --   that were set aside or mended ...}
--- A callback without its body is left to intake, which completes what accept has begun; after an hour it is
--- put back, and ends `body_missing`.
+-- A callback without its body is left to intake; after an hour it is put back, and ends `body_missing`.
+-- One without an attempt that was accepted, and is due, later than now is due now: Redis's clock went back.
 -- include prologue
 -- include guard
 -- include aside
@@ -18,6 +18,7 @@
 -- include schedule
 -- include entry
 -- include chain
+-- include set_back
 local cursor, number = take(2)
 local put_back_ids, aside_keys, nameless, looked = {}, {}, {}, {}
 
@@ -56,7 +57,8 @@ local function time_of(key, member, latest)
 end
 
 local function is_waiting(entry, id)
-  if time_of(key_of('lane', entry.endpoint), id) then return true end
+  local due = time_of(key_of('lane', entry.endpoint), id)
+  if due then return set_due(entry, id, due) end
   local leased = key_of('leased', entry.endpoint)
   if redis.call('ZSCORE', leased, id) then
     if not time_of(leased, id, latest_time) then redis.call('ZADD', leased, NOW, id) end
@@ -81,7 +83,7 @@ local function look_at_schedule(workspace, id, entry)
   local scheduled_by = endpoint.workspace or NO_WORKSPACE
   local is_scheduled = time_of(key_of('schedule', scheduled_by), endpoint.id)
     and time_of(key_of('schedule'), scheduled_by)
-  if not is_scheduled then reschedule(assess(endpoint)) end
+  if was_set_due(endpoint.id) or not is_scheduled then reschedule(assess(endpoint)) end
 end
 
 local function look_at(workspace, id)
