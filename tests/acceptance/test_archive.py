@@ -74,6 +74,7 @@ def test_what_redis_has_forgotten(archived: Stack) -> None:
     archived.add_workspace("acme", "zeckta", f"{url}/hooks")
     archived.environment["DISPATCHER_ARCHIVE_AFTER_SECONDS"] = "300"
     worker = archived.start_worker().wait_ready()
+    wait_until(lambda: "no tables" not in finding(archived), what="tables, which commands would miss aloud")
     ids = [archived.enqueue(first=number)[0] for number in range(6)]
     wait_until(lambda: all(state(archived, one) in ("delivered", "failed") for one in ids), what="ends")
     shown = {one: archived.cli_json("event", "show", one, "--workspace", "acme") for one in ids}
