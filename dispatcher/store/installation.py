@@ -200,10 +200,10 @@ class Installation:
             if heartbeat and (read := read_heartbeat(heartbeat))
         }
 
-    async def load(self) -> Load:
-        """What waits, and since when; nothing in a key of another type, which is logged."""
+    async def load(self, *, strict: bool = False) -> Load:
+        """What waits, and since when; nothing in a key of another type, which is logged, or `strict`, raises ResponseError."""
         with translated(self._url):
-            queued, waiting = await self._ask_what_waits().execute(raise_on_error=False)
+            queued, waiting = await self._ask_what_waits().execute(raise_on_error=strict)
             queued, waiting = reply(queued, self._keys.events, 0), reply(waiting, self._keys.expiries, 0)
             first = await of_type(self._client.xrange(self._keys.events, count=1), self._keys.events, ())
             now_ms = await redis_now_ms(self._client)
@@ -254,7 +254,7 @@ class Installation:
 
         `endpoints` are all endpoints; `rejected` counts rejected entries by reason.
         """
-        load, memory = await self.load(), await self.memory()
+        load, memory = await self.load(strict=True), await self.memory()  # what cannot be read is not nothing
         due = [e.now_ms - e.late_since_ms for e in endpoints if e.late_since_ms]
         down = [e.now_ms - e.down_since_ms for e in endpoints if e.is_down]
         held = {e.id for e in endpoints if e.waiting and (e.stopped_ms is not None or e.is_held)}

@@ -102,9 +102,9 @@ class InstallationAcross(Installation):
                     newest[name] = heartbeat
         return dict(sorted(newest.items()))
 
-    async def load(self) -> Load:
+    async def load(self, *, strict: bool = False) -> Load:
         """As Installation.load: counts are added, the age is the highest, each by the clock of its server."""
-        found = (await self._partitions.everywhere(lambda n: self._at(n).load())).values()
+        found = (await self._partitions.everywhere(lambda n: self._at(n).load(strict=strict))).values()
         now_ms = max(one.now_ms for one in found)
         return Load(
             sum(one.queued for one in found),
