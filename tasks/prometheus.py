@@ -180,7 +180,7 @@ class InstallationCollector:
     async def _read(self) -> dict[str, Any]:
         async with wiring.store(self._settings) as store:
             self._absent = store.absent
-            endpoints, rejected = await store.endpoints.all(), await store.rejected.counts()
+            endpoints, rejected = await store.endpoints.all(strict=True), await store.rejected.counts()
             figures = await store.installation.figures(endpoints, rejected)
             now_ms = await store.installation.now_ms()
             ending = await store.certificates.ending(now_ms)

@@ -139,10 +139,14 @@ class Endpoints:
         with translated(self._url):
             return int(await self._client.zcard(self._keys.endpoints))
 
-    async def all(self) -> list[Endpoint]:
-        """All endpoints used within the retention, most waiting callbacks first, without answers."""
+    async def all(self, *, strict: bool = False) -> list[Endpoint]:
+        """All endpoints used within the retention, most waiting callbacks first, without answers.
+
+        None if their key is of another type, which is logged, or `strict`, raises ResponseError.
+        """
         with translated(self._url):
-            ids = await of_type(self._ids(), self._keys.endpoints, [])
+            asked, key = self._ids(), self._keys.endpoints
+            ids = await (asked if strict else of_type(asked, key, []))
         found = [
             await self._read(ids[first : first + READ_AT_ONCE]) for first in range(0, len(ids), READ_AT_ONCE)
         ]

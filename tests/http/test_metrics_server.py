@@ -115,7 +115,8 @@ def test_a_bug_in_a_scrape(capfd: pytest.CaptureFixture[str]) -> None:
     assert ("", "") == capfd.readouterr()
 
 
-def test_a_damaged_key(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["events", "expiries", "endpoints"])
+def test_a_damaged_key(redis_url: str, key: str) -> None:
     """While Redis cannot be read, whatever the reason, a scrape has `dispatcher_redis_up` alone; that is logged once."""
     settings = Settings(redis_url=redis_url)
     with (
@@ -123,9 +124,9 @@ def test_a_damaged_key(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         capture_logs() as logged,
         served(InstallationCollector(settings)) as port,
     ):
-        client.set("dispatcher:events", "no stream")
+        client.set(f"dispatcher:{key}", "by hand")
         bodies = [scraped(port) for _ in range(2)]
-        client.delete("dispatcher:events")
+        client.delete(f"dispatcher:{key}")
         status, whole = scraped(port)
     for one, body in bodies:
         metrics = [line for line in body.splitlines() if not line.startswith("#")]

@@ -23,10 +23,10 @@ class EndpointsAcross(Endpoints):
         """As Endpoints.count, of the partitions that answer."""
         return sum((await self._partitions.everywhere(lambda n: self._at(n).count())).values())
 
-    async def all(self) -> list[Endpoint]:
+    async def all(self, *, strict: bool = False) -> list[Endpoint]:
         """As Endpoints.all."""
         records: dict[str, list[Endpoint]] = {}
-        for n, some in (await self._partitions.everywhere(lambda n: self._at(n).all())).items():
+        for n, some in (await self._partitions.everywhere(lambda n: self._at(n).all(strict=strict))).items():
             for one in some:
                 records.setdefault(one.id, []).append(one)
                 self._partitions.note_endpoint(one.id, [n])
