@@ -224,7 +224,7 @@ def test_a_silent_server_is_waited_for_once(servers: list[RedisServer]) -> None:
 
 
 def test_metrics(servers: list[RedisServer], end: End) -> None:
-    """The exporter adds up what answers, and says how many partitions do not; with one partition it has no such figure."""
+    """The exporter adds up what waits where partitions answer, and says how many partitions do not; with one partition it has no such figure."""
 
     def read(**given: Any) -> dict[str, float]:
         collected = InstallationCollector(Settings(_env_file=None, **given)).collect()
@@ -239,7 +239,7 @@ def test_metrics(servers: list[RedisServer], end: End) -> None:
     names = "dispatcher_redis_up", "dispatcher_partitions_absent", "dispatcher_waiting_callbacks"
     assert [1, 0, 12] == [whole[name] for name in names]
     assert [1, 4, len(THERE)] == [found[name] for name in names]
-    assert found["dispatcher_redis_memory_bytes"] < whole["dispatcher_redis_memory_bytes"]
+    assert found["dispatcher_redis_memory_bytes"] > 0, "that of the fullest server that answers"
 
 
 @pytest.mark.parametrize("gone", [0, 1])
