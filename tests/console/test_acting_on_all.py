@@ -152,7 +152,7 @@ def test_what_somebody_else_replayed_meanwhile_is_not_sent_twice(scene: Scene) -
 
 def test_work_is_seen_moving_and_stops_where_it_is(scene: Scene, page: Page) -> None:
     """What was done stays done, the rest is left; the number of the page is that of the log of actions."""
-    count = 4000
+    count = 12_000
     url, ids = stopped(scene, "globex", count, 5000)
     page.goto(f"{scene.url}/callbacks?state=waiting&workspace=globex")
     page.get_by_role("button", name="Cancel all that match …").click()
