@@ -1,5 +1,6 @@
 """The status change: what backends enqueue."""
 
+import dataclasses
 import math
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
@@ -278,11 +279,10 @@ class StatusChange(Record, frozen=True):
                 f"a {type(self).__name__} has fields of its own ({', '.join(own)}), which no worker knows: what is of use to you "
                 "alone may go into message.reference"
             )
-        _refuse_what_json_lacks([written["message"].get(name) for name in FREE])
+        has_objects = _refuse_what_json_lacks([written["message"].get(name) for name in FREE])
         if len(raw) > MAX_ENTRY_BYTES:
             raise InvalidInput(f"is {len(raw):,} bytes long as JSON; the limit is {MAX_ENTRY_BYTES:,}")
-        if any(name in written["message"] for name in FREE):  # objects in it were made lists and dicts
-            _refuse_deep(decode_json(raw)["message"])
+        _refuse_deep(decode_json(raw)["message"] if has_objects else written["message"])
         return raw
 
     def replace(self, **changes: Any) -> Self:
@@ -376,8 +376,12 @@ def _refuse_deep(message: Mapping[str, Any]) -> None:
             raise InvalidInput(f"message.{name}: is nested too deeply; the limit is {MAX_DEPTH} levels")
 
 
-def _refuse_what_json_lacks(values: list[Any]) -> None:
-    """Raises InvalidInput for NaN and Infinity, which would become null or invalid JSON, and for names and values of other types."""
+def _refuse_what_json_lacks(values: list[Any]) -> bool:
+    """Raises InvalidInput for NaN and Infinity, which would become null or invalid JSON, and for names and values of other types.
+
+    Returns whether there are objects that only writing makes lists and dicts.
+    """
+    has_objects = False
     while values:
         match values.pop():
             case dict() as inner:
@@ -388,20 +392,25 @@ def _refuse_what_json_lacks(values: list[Any]) -> None:
                 values += inner
             case (float() | Decimal()) as number if not _is_finite(number):
                 raise InvalidInput("has a number that JSON lacks (NaN or Infinity)")
+            case str() | int() | float() | Decimal() | None:
+                pass
             case (
                 set() | frozenset() | bytes() | bytearray()
             ) as other:  # the order of a set differs between processes
                 raise InvalidInput(f"has a {type(other).__name__}, which JSON lacks")
             case other:
+                has_objects = True
                 values += _values_of_fields(other)
+    return has_objects
 
 
 def _values_of_fields(value: object) -> list[Any]:
     """What is in an object that msgspec writes and pydantic left as it is: a Struct, one of attrs, a dataclass in these."""
     kind: Any = type(value)
-    names = [*getattr(kind, "__struct_fields__", ()), *getattr(kind, "__dataclass_fields__", ())]
+    names = [*getattr(kind, "__struct_fields__", ())]
+    names += [one.name for one in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
     names += [one.name for one in getattr(kind, "__attrs_attrs__", ())]
-    return [getattr(value, name) for name in names]
+    return [getattr(value, name, None) for name in names]
 
 
 def _is_finite(number: float | Decimal) -> bool:

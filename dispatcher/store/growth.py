@@ -52,8 +52,14 @@ async def require_grown(servers: Servers, prefix: str) -> None:
 
     Raises OtherFormat if one is set that was not copied from or has ended, or one is in use and none is set; and RedisUnavailable.
     """
-    since_ms, has_ended = await _grown(servers, prefix)
+    noted = await _noted(servers, prefix)
+    since_ms, has_ended = _read(noted)
     is_set = servers.partitioning.has_previous
+    if noted == BEGUN and not is_set:
+        raise OtherSettings(
+            "`dispatcher grow` broke off here, and what it has copied so far would be replaced: run it again, with "
+            f"DISPATCHER_PREVIOUS_REDIS_URL, or delete {grown_key(prefix)} if this installation is not to grow from another one"
+        )
     if is_set and has_ended:
         raise GrowthHasEnded("growth has ended: leave DISPATCHER_PREVIOUS_REDIS_URL out")
     if is_set and not since_ms:
@@ -76,10 +82,18 @@ def _is_silence(error: RedisUnavailable) -> bool:
 
 async def _grown(servers: Servers, prefix: str) -> tuple[int, bool]:
     """When the installation grew, ms since 1970, or 0; and whether it needs the previous Redis no more."""
+    return _read(await _noted(servers, prefix))
+
+
+async def _noted(servers: Servers, prefix: str) -> str:
+    """What is noted of a growth; empty if there was none."""
     key = grown_key(prefix)
     with translated(servers.url(0)), named(key):
-        found = needed(await servers.call_for(key, "GET", key), key, rf"(\d{{1,18}}({ENDED})?)?")
-    return int(found.removesuffix(ENDED) or 0), found.endswith(ENDED)
+        return needed(await servers.call_for(key, "GET", key), key, rf"(\d{{1,18}}({ENDED})?)?")
+
+
+def _read(noted: str) -> tuple[int, bool]:
+    return int(noted.removesuffix(ENDED) or 0), noted.endswith(ENDED)
 
 
 class Growth:
@@ -108,7 +122,13 @@ class Growth:
         partition, or the partitions have one of their own; or OtherFormat, RedisUnavailable.
         """
         number, is_noted = await self._format()
-        has_grown = (await _grown(self._of.servers, self._prefix))[0] > 0
+        noted = await _noted(self._of.servers, self._prefix)
+        has_grown = _read(noted)[0] > 0
+        if is_noted and not noted:
+            raise InvalidInput(
+                f"the previous Redis has grown into these partitions, and {grown_key(self._prefix)} on the servers of "
+                "DISPATCHER_REDIS_URL is gone: set it to the time at which that was (ms since 1970; now, if it is not known)"
+            )
         if has_grown and not is_noted:
             raise InvalidInput(
                 f"the partitions have grown, and {self._keys.format} in the previous Redis does not say so. If it has gone on as "
@@ -271,7 +291,7 @@ class Growth:
                 f"{_counted(pending, 'waiting callback')}, which this one cannot grow into. Are these the right servers? If they are, let "
                 "it send what waits, and stop its workers"
             )
-        if replace or await self._has_begun():
+        if replace or await _noted(self._of.servers, self._prefix):
             return
         if own := await self._own():
             more = f" and {len(own) - NAMED:,} more" if len(own) > NAMED else ""
@@ -279,11 +299,6 @@ class Growth:
                 f"the servers of DISPATCHER_REDIS_URL hold {', '.join(own[:NAMED])}{more} already. Are these the right servers? If they "
                 "are, and all there may go, `dispatcher grow --replace` has the previous Redis's workspaces and API keys in its place"
             )
-
-    async def _has_begun(self) -> bool:
-        key = grown_key(self._prefix)
-        with translated(self._of.url(0)):
-            return await self._of.servers.call_for(key, "GET", key) is not None
 
     async def _own(self) -> list[str]:
         """What the partitions have of workspaces and API keys, for an error text."""

@@ -36,7 +36,9 @@ class Copies:
     async def make(self, tell: Callable[[int, int], None]) -> Counter[str]:
         """Copies; returns how many of each kind. `tell` hears of how many workspaces, of how many, are done. Raises RedisUnavailable."""
         with translated(self._url):
-            names = sorted(name.decode() for name in await self._old.smembers(self._keys.workspaces))
+            names = sorted(
+                name.decode(errors="replace") for name in await self._old.smembers(self._keys.workspaces)
+            )
         copied = Counter[str]()
         for first in range(0, len(names), AT_ONCE):
             some = names[first : first + AT_ONCE]
@@ -70,7 +72,7 @@ class Copies:
         for n in self._new:
             keys, client = self._of.keys[n], self._client(n)
             with translated(self._of.url(n)):
-                names = [name.decode() for name in await client.smembers(keys.workspaces)]
+                names = [name.decode(errors="replace") for name in await client.smembers(keys.workspaces)]
             gone = [name for name in names if n not in self._parts.get(name, ())]
             for first in range(0, len(gone), AT_ONCE):
                 some = gone[first : first + AT_ONCE]
@@ -89,7 +91,10 @@ class Copies:
             pipe.smembers(self._keys.api_keys(name))
         with translated(self._url):
             found = await pipe.execute()
-        kept = {name: {id_.decode() for id_ in some} for name, some in zip(names, found, strict=True)}
+        kept = {
+            name: {id_.decode(errors="replace") for id_ in some}
+            for name, some in zip(names, found, strict=True)
+        }
         await self._remove_api_keys(kept)
         ids = [(name, id_) for name, some in kept.items() for id_ in some]
         records = await self._hashes([self._keys.api_key(id_) for _, id_ in ids])
@@ -129,7 +134,7 @@ class Copies:
     async def _copy_certificates(self) -> None:
         with translated(self._url):
             found = await self._old.zrange(self._keys.client_certificates, 0, -1, withscores=True)
-        by_home = self._by_home(found, lambda one: one[0].decode().partition(" ")[0])
+        by_home = self._by_home(found, lambda one: one[0].decode(errors="replace").partition(" ")[0])
         for n in self._new:
             key, pipe = self._of.keys[n].client_certificates, self._client(n).pipeline(transaction=True)
             pipe.delete(key)
@@ -161,7 +166,10 @@ class Copies:
     async def _stopped(self, client: Any, keys: Keys, url: str) -> dict[str, dict[bytes, bytes]]:
         """The endpoints (ids) of one Redis that the operator stopped, with their records."""
         with translated(url):
-            ids = [id_.decode() for id_ in await client.zrangebyscore(keys.endpoints, "inf", "inf")]
+            ids = [
+                id_.decode(errors="replace")
+                for id_ in await client.zrangebyscore(keys.endpoints, "inf", "inf")
+            ]
         records = await _hashes(client, url, [keys.endpoint(id_) for id_ in ids])
         return {id_: h for id_, h in zip(ids, records, strict=True) if b"stopped" in h and b"name" in h}
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from dispatcher.errors import AlreadyExists, InvalidInput, NotFound, StillWaiting
+from dispatcher.errors import (
+    AlreadyExists,
+    InvalidInput,
+    NotFound,
+    PartlyDone,
+    RedisUnavailable,
+    StillWaiting,
+)
 from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.dialects import dialects, platform_of
 from dispatcher.rules.endpoint_name import EndpointName
@@ -165,7 +172,14 @@ class Subscriptions:
         """
         of = _stored(name)
         found(await self._workspaces.require(workspace), name)
-        await self._workspaces.forget_failing(workspace, of)  # first, or it could be disabled again at once
+        try:
+            await self._workspaces.forget_failing(
+                workspace, of
+            )  # first, or it could be disabled again at once
+        except PartlyDone as error:
+            raise RedisUnavailable(
+                f"subscription {name!r} is not resumed while a partition of the workspace does not answer: repeat it when all do"
+            ) from error
         changed = await self._set_state(workspace, name, ACTIVE)
         stopped = await self._workspaces.stopped(workspace, of)
         for endpoint in await self._workspaces.waiting(workspace, of):

@@ -19,6 +19,8 @@ MOST_OF_ONE, MOST_OF_WORKSPACE, MOST_OF_CUSTOMERS = 5, 3, 20
 MOST_CHOSEN, MOST_COUNTED = 200_000, 500_000
 """What one piece of work, or all of one workspace's customers, may be about, and all work together: what was counted is kept in memory, so that
 nothing that comes later is acted on."""
+MOST_OF_ALL_CUSTOMERS = MOST_COUNTED - MOST_CHOSEN
+"""The same of all customers' work together: an operator's largest piece has room beside it."""
 LOOK = 1000
 """A count looks whether there is room for it each time that it has found so many."""
 CONFIRM_SECONDS = 900.0
@@ -149,7 +151,7 @@ class Jobs:
         if len(own) >= (MOST_OF_WORKSPACE if job.person.workspace else MOST_OF_ONE):
             self._drop_oldest(own)
         elif job.person.workspace and len(customers) >= MOST_OF_CUSTOMERS:
-            self._drop_oldest(customers)
+            self._drop_oldest(own or customers)
 
     def _make_room(self, job: Job) -> None:
         """The same where more callbacks are kept in memory than may be."""
@@ -159,6 +161,8 @@ class Jobs:
             others = customers if job.person.workspace else [*customers, *operators]
             if job.person.workspace and sum(one.kept for one in own) > MOST_CHOSEN:
                 self._drop_oldest(own)
+            elif job.person.workspace and sum(one.kept for one in customers) > MOST_OF_ALL_CUSTOMERS:
+                self._drop_oldest([*own, *customers])
             elif sum(one.kept for one in self._jobs.values()) > MOST_COUNTED:
                 self._drop_oldest([*own, *others])
             else:

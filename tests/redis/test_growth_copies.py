@@ -9,14 +9,14 @@ import hiredis
 import pytest
 import redis
 
-from dispatcher.errors import EnqueueInterrupted, InvalidInput, StillWaiting
+from dispatcher.errors import EnqueueInterrupted, InvalidInput, OtherSettings, StillWaiting
 from dispatcher.producer import Dispatcher
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.command_parts import MOST_ARGUMENTS
 from dispatcher.store.format import FORMAT
 from dispatcher.store.grown_servers import GrownServers
-from dispatcher.store.growth import Growth
+from dispatcher.store.growth import Growth, require_grown
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.keys import Keys, endpoint_id, keys_of
 from dispatcher.store.servers import PlainServers
@@ -225,3 +225,37 @@ def test_the_old_queue_after_the_end(two_urls: list[str]) -> None:
                 growing(here, previous, lambda growth: growth.end(1, force=True))
             old.xack("dispatcher:events", "workers", entry)
             old.xdel("dispatcher:events", entry)
+
+
+def test_half_of_a_growth_is_no_installation(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run that broke off has copied is led by no worker: the next run would replace what came there meanwhile."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as client:
+        before_growth(client, Keys("dispatcher"))
+    broken_off(monkeypatch, here, previous)
+
+    async def start() -> None:
+        servers = PlainServers([here], keys_of("dispatcher", COUNT))
+        try:
+            await require_grown(servers, "dispatcher")
+        finally:
+            await servers.aclose()
+
+    with pytest.raises(OtherSettings, match="`dispatcher grow` broke off here"):
+        asyncio.run(start())
+    grow(here, previous)
+    with pytest.raises(OtherSettings, match="has a previous Redis"):
+        asyncio.run(start())
+
+
+def test_a_note_that_is_lost_rolls_nothing_back(two_urls: list[str]) -> None:
+    """Where the previous Redis says that it has grown, nothing is copied over what has come since."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as client:
+        before_growth(client, Keys("dispatcher"))
+    grow(here, previous)
+    with redis.Redis.from_url(here) as client:
+        client.delete("dispatcher:grown")
+    for replace in (False, True):
+        with pytest.raises(InvalidInput, match="set it to the time at which that was"):
+            grow(here, previous, replace=replace)

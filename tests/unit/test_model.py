@@ -12,10 +12,10 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -745,6 +745,22 @@ def test_what_is_in_an_object_is_looked_at(
     message["provider"] = {"x": kind({"a": [1.5]})}
     written = StatusChange(**{**MINIMAL, "message": message}).to_json()
     assert {"x": {"value": {"a": [Decimal("1.5")]}}} == StatusChange.from_json(written).message.provider
+
+
+@dataclass
+class Counting:
+    """One whose class has more than its fields."""
+
+    value: int
+    known: ClassVar[set[str]] = {"a", "b"}
+    given: InitVar[int] = 3
+
+
+def test_what_is_of_a_class_is_not_in_its_objects() -> None:
+    """Variables of a dataclass, and what only its constructor takes, are not written, so they refuse nothing."""
+    message = {**MINIMAL["message"], "provider": {"x": Struck(Counting(7))}}
+    written = StatusChange(**{**MINIMAL, "message": message}).to_json()
+    assert {"x": {"value": {"value": 7}}} == StatusChange.from_json(written).message.provider
 
 
 def test_a_subclass_with_fields_of_its_own() -> None:
