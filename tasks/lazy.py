@@ -21,8 +21,6 @@ PLAIN = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 """Options of every typer.Typer: no boxes, no colours, and a plain traceback for a bug."""
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of `worker`, whose further options are Celery's."""
-USAGE = 2
-"""The exit code of wrong usage."""
 WITH_TABLES = ("list", "show", "check", "stats", "config")
 """Names of commands that print tables: those with --json also get --wide."""
 
@@ -86,7 +84,7 @@ def run() -> int:
             _write_no_more()
         if isinstance(error, UnicodeEncodeError) and (what := _not_utf8()):
             _complain(f"error: {what}")
-            return USAGE
+            return int(import_module("tasks.terminal").USAGE)
         return int(import_module("tasks.terminal").report(error))
     return int(code or 0)
 

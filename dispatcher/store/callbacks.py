@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import redis.asyncio
 import structlog
 
+from dispatcher.codec import MAX_SECONDS
 from dispatcher.errors import InvalidInput
 from dispatcher.model import is_time
 from dispatcher.rules.endpoint_name import EndpointName, callback_id, event_id_of
@@ -30,9 +31,6 @@ LEAST_OF_EACH = 8
 """Ends that a list of several workspaces looks up first in each: few have many of the latest."""
 LISTS_AT_ONCE = 500
 """Lists of ends that are looked up per round trip."""
-
-LATEST_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
 
 LISTED = (State.FAILED, State.EXPIRED, State.SUPERSEDED)
 """Final states that are listed; delivered callbacks are too many."""
@@ -274,7 +272,7 @@ class Callbacks:
                 return
             size = _next_page(size)
             names = (member.decode(errors="replace").partition(":") for member, _ in found)
-            yield [(name, id_) for name, _, id_ in names], int(min(found[-1][1], LATEST_MS))
+            yield [(name, id_) for name, _, id_ in names], int(min(found[-1][1], MAX_SECONDS * 1000))
 
     async def _entries(self, ids: Sequence[Id], strict: bool = False) -> list[tuple[Id, Entry]]:
         found: list[bytes | None] = []

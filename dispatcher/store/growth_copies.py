@@ -121,7 +121,7 @@ class Copies:
             gone = [
                 (name, id_)
                 for name, some in zip(names, found, strict=True)
-                for id_ in map(bytes.decode, some)
+                for id_ in (one.decode(errors="replace") for one in some)
                 if id_ not in kept[name]
             ]
             for name, id_ in gone:  # the record first: a run which breaks off finds the id again

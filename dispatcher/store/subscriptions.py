@@ -172,10 +172,8 @@ class Subscriptions:
         """
         of = _stored(name)
         found(await self._workspaces.require(workspace), name)
-        try:
-            await self._workspaces.forget_failing(
-                workspace, of
-            )  # first, or it could be disabled again at once
+        try:  # first, or it could be disabled again at once
+            await self._workspaces.forget_failing(workspace, of)
         except PartlyDone as error:
             raise RedisUnavailable(
                 f"subscription {name!r} is not resumed while a partition of the workspace does not answer: repeat it when all do"

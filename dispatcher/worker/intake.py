@@ -129,10 +129,8 @@ class Intake:
             wait_ms = self._due_ms - self._ledger.now_ms() if self._due_ms else 0
             if wait_ms <= 0:
                 return
-            try:
-                await asyncio.wait_for(
-                    self._due.wait(), wait_ms / 1000
-                )  # there may be an earlier time by then
+            try:  # there may be an earlier time by then
+                await asyncio.wait_for(self._due.wait(), wait_ms / 1000)
             except TimeoutError:
                 return
 

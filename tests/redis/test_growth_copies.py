@@ -34,7 +34,7 @@ def fill(url: str) -> None:
     keys = Keys("dispatcher")
     with redis.Redis.from_url(url) as client:
         client.set(keys.format, FORMAT)
-        client.sadd(keys.workspaces, "acme", "gone")
+        client.sadd(keys.workspaces, "acme", "gone", b"\xff")  # the last one by hand
         client.hset(keys.workspace("acme"), "dialect", "zeckta")
         pipe = client.pipeline(transaction=False)
         for number in range(MANY):

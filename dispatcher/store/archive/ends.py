@@ -151,10 +151,9 @@ async def _only_archived(
                 return
             if ended.get(one.key, one.ended_ms) == one.ended_ms:
                 yield place, read(one)
-        if end and last and end < last:
+        if end is None or (last and end < last):
             return
-        if end:
-            yield end, None
+        yield end, None
 
 
 async def _stretches(listed: AsyncIterator[Step]) -> AsyncIterator[list[Step]]:
