@@ -17,7 +17,7 @@ from dispatcher.rules.outcomes import State
 from dispatcher.store.by_score import ByScore, Member
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import reply
+from dispatcher.store.damaged import of_type, reply
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.entry import Entry, read_entry
 from dispatcher.store.keys import Keys
@@ -129,19 +129,16 @@ class Callbacks:
         """
         if callback.subscription:
             return []
-        with translated(self._url):
-            of_message = await self._client.get(self._keys.message(callback.workspace, callback.message_uuid))
+        of_message = await self._ids_of_message(callback.workspace, callback.message_uuid)
         known = [callback_id(callback.event_id, one) for one in callback.others]
-        listed = [one for one in (of_message or b"").decode(errors="replace").split() if "." in one]
+        listed = [one for one in of_message if "." in one]
         ids = dict.fromkeys([*known, *(one for one in listed if event_id_of(one) == callback.event_id)])
         return await self._read([(callback.workspace, one) for one in sorted(ids)])
 
     async def of_message(self, workspace: str, uuid: str, last: int = 0) -> list[StoredCallback]:
         """The callbacks of one message, in order of acceptance: all, or only the `last` ones."""
-        with translated(self._url):
-            ids = await self._client.get(self._keys.message(workspace, uuid)) or b""
-        once = list(dict.fromkeys(ids.decode(errors="replace").split()))
-        return await self._read([(workspace, event_id) for event_id in once[-last:]])
+        ids = await self._ids_of_message(workspace, uuid)
+        return await self._read([(workspace, event_id) for event_id in ids[-last:]])
 
     async def waiting(
         self, workspace: str | None = None, endpoint: str | None = None, since_ms: int = 0
@@ -175,7 +172,7 @@ class Callbacks:
             with translated(self._url):
                 ids = await self._client.mget([self._keys.message(workspace, uuid) for uuid in some])
             found |= {
-                uuid: list(dict.fromkeys((of or b"").decode().split()))
+                uuid: _ids_in(of)
                 for uuid, of in zip(some, ids, strict=True)
             }
         return found
@@ -206,6 +203,12 @@ class Callbacks:
                     if callback.state is state:
                         yield callback
                 page, size = [], _next_page(size)
+
+    async def _ids_of_message(self, workspace: str, uuid: str) -> list[str]:
+        """The eventIds of a message, in order of acceptance; none, if the key is of another type, which is logged."""
+        key = self._keys.message(workspace, uuid)
+        with translated(self._url):
+            return _ids_in(await of_type(self._client.get(key), key, None))
 
     async def places(self, workspace: str | None) -> list[Place]:
         """Every partition that may have something of a workspace; None: all that there are."""
@@ -359,6 +362,10 @@ def stored(
         cancelled="cancelled" in entry.extra,
         others=tuple(entry.extra["to"].split(",")) if "to" in entry.extra else (),
     )
+
+
+def _ids_in(of_message: bytes | None) -> list[str]:
+    return list(dict.fromkeys((of_message or b"").decode(errors="replace").split()))
 
 
 def _ms(score: float | None) -> int | None:

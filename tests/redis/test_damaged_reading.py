@@ -55,6 +55,22 @@ def test_key_of_an_endpoint(world: World, key: Callable[[str], str], is_shown: b
     assert [("redis.unreadable", damaged)] == [(line["event"], line["key"]) for line in logged]
 
 
+@pytest.mark.parametrize("value", [b"\xff e1", None], ids=["bytes", "type"])
+def test_the_list_of_a_message(world: World, value: bytes | None) -> None:
+    """What a message's list of callbacks holds by hand hides the message's callbacks at most, which are there by their ids."""
+    world.accept(callback("e1"))
+    listed = KEYS.message("acme", "m1")
+    world.call("delete", listed)
+    world.call(*(("set", listed, value) if value else ("lpush", listed, "by hand")))
+    with capture_logs() as logged:
+        found = world.run(world.callbacks.of_message("acme", "m1"))
+        assert [] == world.run(world.callbacks.others(world.event("e1")))
+        world.run(world.callbacks.order("acme", ["m1"]))
+    assert (1 if value else 0) == len(found)
+    assert {listed} == {line["key"] for line in logged} or value
+    world.call("flushall")
+
+
 @pytest.mark.parametrize("value", [*BY_HAND, None])
 def test_a_workspace_whose_endpoint_is_damaged(world: World, value: str | bytes | None) -> None:
     """A workspace can be removed whatever another's endpoint, or one of its own, holds."""
