@@ -38,9 +38,9 @@ class QueueEntry(msgspec.Struct, frozen=True, gc=False):
 
     def field(self, name: bytes) -> bytes:
         """The value of a field. Raises KeyError if there is none."""
-        for found, value in zip(self.fields[::2], self.fields[1::2], strict=True):
-            if found == name:
-                return value
+        for place in range(0, len(self.fields), 2):
+            if self.fields[place] == name:
+                return self.fields[place + 1]
         raise KeyError(name)
 
 

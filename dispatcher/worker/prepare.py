@@ -267,11 +267,9 @@ class Preparer:
 
 def _read(entry: QueueEntry) -> Change | Rejection:
     """Returns the status change of an entry, or why it has none."""
-    fields = entry.fields
-    raw = next(
-        (value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"event"), None
-    )
-    if raw is None:
+    try:
+        raw = entry.field(b"event")
+    except KeyError:
         return Rejection(
             "no_event_field", "the entry has no field `event`: XADD dispatcher:events '*' event '<json>'"
         )

@@ -214,13 +214,14 @@ def update(
                 **terms,
             )
             await subscriptions.note(store, "update", changed, name)
-            if move_waiting:
-                return changed, await moving.move(), warnings
-            left = await moving.left(callback_url)
-            return changed, "", [*warnings, left] if left else warnings
+            done = "is changed" if is_changed(changed) else "was like that already"
+            moved, left = await moving.see_to(
+                callback_url, lambda: say(workspace, name, done), move_waiting=move_waiting
+            )
+            return changed, done + moved, [*warnings, left] if left else warnings
 
-    changed, moved, warnings = terminal.run(work())
-    say(workspace, name, ("is changed" if is_changed(changed) else "was like that already") + moved)
+    changed, done, warnings = terminal.run(work())
+    say(workspace, name, done)
     if signature and (key := subscriptions.public_key(found(changed, name))):
         terminal.out.print(f"its public key: {key}", markup=False)
     for warning in warnings:

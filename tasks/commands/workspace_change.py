@@ -5,16 +5,15 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings
-from dispatcher.rules.addresses import parse_callback_url
 from dispatcher.rules.dialects import dialects
-from dispatcher.rules.subscription import ORDERINGS
+from dispatcher.rules.subscription import DEFAULT, ORDERINGS
 from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import parse_headers
 from tasks import terminal, wiring
-from tasks.actions import endpoints, workspaces
-from tasks.actions.workspaces import Moved, Wanted
+from tasks.actions import workspaces
+from tasks.actions.workspaces import Wanted
 from tasks.commands.look_up import look_up
-from tasks.commands.moving import MoveFrom, MoveWaiting, also, check_moving, left_waiting, shown
+from tasks.commands.moving import MoveFrom, MoveWaiting, Moving, check_moving
 from tasks.commands.workspace import Id, Json, show_secret
 
 Dialect = Annotated[str, typer.Option(help=f"One of: {', '.join(sorted(dialects()))}.", show_default=False)]
@@ -132,17 +131,17 @@ def update(
         options = "--callback-url, --max-concurrency, --rate-per-second, --ordering, --width or --header"
         terminal.fail(f"say what to change: {options}", terminal.USAGE)
     check_moving(callback_url, move_from, move_waiting=move_waiting)
-    changed, moved, warning = terminal.run(
+    changed, done, warnings = terminal.run(
         _update(settings, workspace, wanted, move_waiting, move_from, no_check)
     )
-    done = "is changed" if changed else "was like that already"
-    terminal.out.print(f"workspace {workspace} {done}{also(moved)}", markup=False)
+    _say(workspace, done)
     if changed and width is not None:
         spread = settings.partitioning.width(width)
         terminal.out.print(
             f"new messages are spread over {spread} partitions; those that have begun stay where they are"
         )
-    _warn(warning)
+    for warning in warnings:
+        _warn(warning)
 
 
 async def _update(
@@ -152,27 +151,23 @@ async def _update(
     move_waiting: bool,
     move_from: str | None,
     no_check: bool,
-) -> tuple[bool, Moved | None, str]:
-    """Whether anything changed, what was moved, and warnings, one a line (or "")."""
+) -> tuple[bool, str, list[str]]:
+    """Whether anything changed, what became of it in words, and warnings."""
     async with wiring.store(settings) as store:
-        if move_from:
-            await endpoints.one(store, workspace, parse_callback_url(move_from, allow_http=True).origin)
-        before = move_from or await workspaces.url_before(store, workspace, needed=move_waiting)
+        moving = await Moving.begin(
+            store, workspace, DEFAULT, move_from, needed=move_waiting, command=f"workspace update {workspace}"
+        )
         warning = "" if no_check else await _look_up(settings, wanted.callback_url)
         changed = await workspaces.update(store, workspace, wanted)
-        if not move_waiting:
-            new = wanted.callback_url
-            left = await workspaces.left_behind(store, workspace, before) if new not in (None, before) else 0
-            return (
-                changed,
-                None,
-                "\n".join(
-                    filter(None, (warning, left_waiting(left, f"workspace update {workspace}", before, new)))
-                ),
-            )
-        with terminal.err.status("reading what waits"):
-            waiting = await workspaces.waiting_in_order(store, workspace)
-        return changed, await workspaces.move(store, workspace, before, waiting, shown), warning
+        done = "is changed" if changed else "was like that already"
+        moved, left = await moving.see_to(
+            wanted.callback_url, lambda: _say(workspace, done), move_waiting=move_waiting
+        )
+        return changed, done + moved, [warning, left]
+
+
+def _say(workspace: str, what: str) -> None:
+    terminal.out.print(f"workspace {workspace} {what}", markup=False)
 
 
 async def _look_up(settings: Settings, url: str | None) -> str:

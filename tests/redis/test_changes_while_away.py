@@ -112,6 +112,23 @@ def test_a_secret_is_shown(scene: Scene, made: list[str], secrets: str) -> None:
     assert f"{made[0]}.{made[1].replace('-', '_')}" in scene.trail()
 
 
+@pytest.mark.parametrize("of", [["workspace", "update", NAME], ["subscription", "update", NAME, "default"]])
+@pytest.mark.parametrize("moves", [[], ["--move-waiting"]])
+def test_a_new_url_is_told(scene: Scene, of: list[str], moves: list[str]) -> None:
+    """The change of a URL is told also where what waits for the one before cannot be seen, with what to run for that later."""
+    accepted(scene)
+    scene.away.kill()
+    code, out, told = scene.run(*of, "--callback-url", NEW, "--no-check", *moves)
+    named = "workspace acme" if of[0] == "workspace" else "subscription default of workspace acme"
+    assert (3, f"{named} is changed\n") == (code, out), told
+    assert ("not all that waits" if moves else "2 callbacks wait for the server of the previous URL") in told
+    again = told.partition("for that very URL: dispatcher ")[2].splitlines()[0]
+    scene.away.start()
+    assert 0 == scene.run(*again.split(), "--no-check")[0]
+    new = endpoint_id("acme https://new.example:443")
+    assert [1, 1] == [world.call("zcard", world.keys.lane(new)) for world in scene.there]
+
+
 def test_a_workspace_is_made(scene: Scene) -> None:
     """The secret of one that is made while a server is away is shown too."""
     scene.away.kill()
