@@ -38,6 +38,9 @@ class Transport(Protocol):
     def is_closing(self) -> bool:
         """Whether it is closed, or about to be."""
 
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the system has not taken yet: the other side does not read them."""
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Has another protocol told what happens."""
 
@@ -48,6 +51,7 @@ class Encryption(asyncio.Protocol):
     def __init__(self, under: Transport, above: asyncio.Protocol, tls: ssl.SSLContext, name: str) -> None:
         self._under = under
         self._above = above
+        self._name = name
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = tls.wrap_bio(self._received, self._to_send, server_hostname=name)
         self._held: list[bytes] = []
@@ -64,7 +68,7 @@ class Encryption(asyncio.Protocol):
         """Shakes hands with the server, whose certificate must be for the name. Raises OSError."""
         while True:
             try:
-                await handshakes.step(self._tls.do_handshake)
+                await handshakes.step(self._tls.do_handshake, self._name)
                 break
             except ssl.SSLWantReadError:
                 self._flush()
@@ -113,6 +117,10 @@ class Encryption(asyncio.Protocol):
     def is_closing(self) -> bool:
         """Whether it is closed, or about to be."""
         return self._under.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the system has not taken yet."""
+        return self._under.get_write_buffer_size()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Has another protocol told what happens: the next layer of TLS, in a tunnel through an encrypted proxy."""

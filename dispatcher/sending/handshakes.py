@@ -4,6 +4,9 @@ A handshake is 0.8 to 1 ms of OpenSSL, in two steps. If many were done whenever 
 connections would wait for all of them. So a turn of the loop has one round: a step, or several if they take little time
 (a server may send its part byte by byte). Only a turn that took long for all else has more rounds.
 
+The key exchange is the server's choice, and one may cost a hundred times as much (ffdhe8192 of RFC 7919). A server whose step did
+has its next ones in a thread, one at a time for all such servers: OpenSSL lets the loop run meanwhile.
+
 Requests that may soon have another one's connection take turns by an instance of their own, which has no steps (opener.py).
 """
 
@@ -12,6 +15,9 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
+
+COSTLY_SECONDS, MOST_COSTLY = 0.02, 10_000
+"""CPU of a step from which on a server's next ones are done in a thread, and how many such servers are remembered."""
 
 STEP_SECONDS = 0.0005
 """No step of a round begins after this time; the first one always does."""
@@ -27,7 +33,11 @@ class Handshakes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._steps: deque[tuple[Callable[[], None], asyncio.Future[None]]] = deque()
+        self._steps: deque[tuple[Callable[[], None], str, asyncio.Future[None]]] = deque()
+        """What to do, the server's name, and what is told when it is done."""
+        self._costly: dict[str, None] = {}
+        """Servers whose steps are done in a thread; the latest is last."""
+        self._in_thread = asyncio.Lock()
         self._turns: OrderedDict[str, deque[asyncio.Future[Any]]] = OrderedDict()
         self._scheduled_at = 0.0
         self._next: asyncio.Handle | None = None
@@ -47,10 +57,14 @@ class Handshakes:
             self._schedule()
         self._turns.setdefault(workspace, deque()).append(waiting)
 
-    async def step(self, do: Callable[[], None]) -> None:
-        """Does a step of a handshake when it is its turn. Raises what it raises."""
+    async def step(self, do: Callable[[], None], server: str) -> None:
+        """Does a step of a handshake with a server when it is its turn. Raises what it raises."""
+        if server in self._costly:
+            async with self._in_thread:
+                await asyncio.to_thread(do)
+            return
         done = self._loop.create_future()
-        self._steps.append((do, done))
+        self._steps.append((do, server, done))
         if self._next is None:
             self._schedule()
         await done
@@ -74,17 +88,25 @@ class Handshakes:
     def _step(self) -> bool:
         """Does the next step that is still wanted; returns whether there was one."""
         while self._steps:
-            do, done = self._steps.popleft()
+            do, server, done = self._steps.popleft()
             if done.done():
                 continue
+            before = time.thread_time()
             try:
                 do()
             except Exception as error:
                 done.set_exception(error)
             else:
                 done.set_result(None)
+            if time.thread_time() - before > COSTLY_SECONDS:
+                self._note_costly(server)
             return True
         return False
+
+    def _note_costly(self, server: str) -> None:
+        if len(self._costly) == MOST_COSTLY:
+            del self._costly[next(iter(self._costly))]
+        self._costly[server] = None
 
     def _begin(self) -> None:
         """Gives a turn to the workspace whose last one was longest ago."""

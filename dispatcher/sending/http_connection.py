@@ -31,7 +31,9 @@ class Connection(asyncio.Protocol):
         self._rest_seconds = REST_SECONDS
         self._over: NoAnswer | None = None
         self.reusable = False
-        """Whether another request may be sent: the last answer was read to its end, and nothing came after it.
+        """Whether another request may be sent: the last answer was read to its end, nothing came after it, and the request had gone.
+
+        A receiver that answers and does not read would have requests pile up in this process.
 
         The opener also sets it for a connection that it made for nobody.
         """
@@ -138,7 +140,8 @@ class Connection(asyncio.Protocol):
             return
         reader.feed(data)
         if reader.done and reader.answer:
-            self.reusable = reader.reusable
+            assert self._transport
+            self.reusable = reader.reusable and not self._transport.get_write_buffer_size()
             waiting.set_result(reader.answer)
         elif reader.done:
             self._end("protocol", reader.problem)

@@ -171,10 +171,7 @@ class Callbacks:
         for some in _batched(uuids, PAGE):
             with translated(self._url):
                 ids = await self._client.mget([self._keys.message(workspace, uuid) for uuid in some])
-            found |= {
-                uuid: _ids_in(of)
-                for uuid, of in zip(some, ids, strict=True)
-            }
+            found |= {uuid: _ids_in(of) for uuid, of in zip(some, ids, strict=True)}
         return found
 
     async def ended(

@@ -352,6 +352,29 @@ def test_an_untidy_answer_counts_and_its_connection_is_not_used_again(
     run(scene())
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_request_that_the_receiver_does_not_read_is_the_connections_last(
+    run: Run[None], certificates: "Certificates", scheme: str
+) -> None:
+    """An answer before the request has gone counts; another request behind it would wait in this process's memory."""
+
+    async def answers_unread(connection: Connection) -> None:
+        await connection.send(answer(200))
+        await asyncio.sleep(20)
+
+    async def scene() -> None:
+        tls = certificates.server("127.0.0.1") if scheme == "https" else None
+        async with serving(answers_unread, tls=tls) as server:
+            async with sending(tls=certificates.client()) as transport:
+                for _ in range(2):
+                    got = await tried(transport, server.url, b"x" * 16_000_000)
+                    assert isinstance(got, Answer)
+                    assert got.status == 200
+            assert server.accepted == 2
+
+    run(scene())
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import threading
+import time
 
 import pytest
 
@@ -38,7 +40,7 @@ def test_one_step_in_a_turn_of_the_loop() -> None:
             done.append("opened")
 
         opening = [asyncio.create_task(opens()) for _ in others]
-        steps = [asyncio.create_task(handshakes.step(lambda: done.append("step"))) for _ in range(5)]
+        steps = [asyncio.create_task(handshakes.step(lambda: done.append("step"), "")) for _ in range(5)]
         seen = []
         while not all(step.done() for step in steps):
             await asyncio.sleep(0)
@@ -55,9 +57,9 @@ def test_what_is_cancelled_has_no_turn() -> None:
 
     async def scene() -> None:
         handshakes, done = Handshakes(), list[str]()
-        before = [asyncio.create_task(handshakes.step(lambda: None)) for _ in range(5)]
+        before = [asyncio.create_task(handshakes.step(lambda: None, "")) for _ in range(5)]
         given_up = [
-            asyncio.create_task(handshakes.step(lambda: done.append("step"))),
+            asyncio.create_task(handshakes.step(lambda: done.append("step"), "")),
             asyncio.create_task(handshakes.turn("acme")),
         ]
         wanted = asyncio.create_task(handshakes.turn("acme"))
@@ -80,8 +82,8 @@ def test_a_step_that_fails_raises_where_it_is_awaited() -> None:
         def fails() -> None:
             raise OSError("no")
 
-        failed = asyncio.create_task(handshakes.step(fails))
-        await handshakes.step(lambda: None)
+        failed = asyncio.create_task(handshakes.step(fails, ""))
+        await handshakes.step(lambda: None, "")
         with pytest.raises(OSError, match="no"):
             await failed
 
@@ -96,7 +98,7 @@ def test_steps_that_take_no_time_hold_up_no_new_connection() -> None:
 
         async def drips() -> None:
             while True:
-                await handshakes.step(lambda: None)
+                await handshakes.step(lambda: None, "")
 
         dripping = [asyncio.create_task(drips()) for _ in range(20)]
         opened = [asyncio.create_task(handshakes.turn("acme")) for _ in range(10)]
@@ -116,12 +118,51 @@ def test_a_busy_loop_does_more_steps_in_a_turn() -> None:
     async def scene() -> None:
         now = itertools.count(0.0, 0.01)
         handshakes, done = Handshakes(lambda: next(now)), list[int]()
-        steps = [asyncio.create_task(handshakes.step(lambda n=n: done.append(n))) for n in range(12)]
+        steps = [asyncio.create_task(handshakes.step(lambda n=n: done.append(n), "")) for n in range(12)]
         seen = []
         while not all(step.done() for step in steps):
             await asyncio.sleep(0)
             seen.append(len(done))
         assert max(after - before for before, after in itertools.pairwise(seen)) == 6
         assert done == list(range(12))
+
+    asyncio.run(scene())
+
+
+def test_a_server_with_costly_steps_has_its_next_ones_in_a_thread() -> None:
+    """One server's choice of a key exchange does not take the loop from others again and again."""
+
+    async def scene() -> None:
+        handshakes, threads = Handshakes(), dict[str, list[bool]]()
+
+        def work(server: str, seconds: float) -> None:
+            end = time.thread_time() + seconds
+            while time.thread_time() < end:
+                pass
+            threads.setdefault(server, []).append(threading.current_thread() is threading.main_thread())
+
+        for _ in range(2):
+            await handshakes.step(lambda: work("costly", 0.03), "costly")
+            await handshakes.step(lambda: work("usual", 0.001), "usual")
+        assert {"costly": [True, False], "usual": [True, True]} == threads
+        with pytest.raises(OSError, match="refused"):
+            await handshakes.step(refuses, "costly")
+
+    def refuses() -> None:
+        raise OSError("refused")
+
+    asyncio.run(scene())
+
+
+def test_few_costly_servers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has many names takes no memory by that."""
+    monkeypatch.setattr("dispatcher.sending.handshakes.COSTLY_SECONDS", -1.0)
+    monkeypatch.setattr("dispatcher.sending.handshakes.MOST_COSTLY", 2)
+
+    async def scene() -> None:
+        handshakes = Handshakes()
+        for number in range(5):
+            await handshakes.step(lambda: None, f"server-{number}")
+        assert ["server-3", "server-4"] == [*handshakes._costly]
 
     asyncio.run(scene())

@@ -322,7 +322,7 @@ def test_requests_that_wait_do_not_wait_behind_handshakes() -> None:
         clock = count(0.0, 0.001)  # so a step is all that a turn of the loop has time for
         handshakes, burst = Handshakes(lambda: next(clock)), Burst(0)
         burst.opener = Opener(burst.connector, handshakes, burst.pool)  # type: ignore[arg-type]
-        steps = [asyncio.create_task(handshakes.step(lambda: None)) for _ in range(1000)]
+        steps = [asyncio.create_task(handshakes.step(lambda: None, "")) for _ in range(1000)]
         burst.requests = [asyncio.create_task(burst.request()) for _ in range(5)]
         for _ in range(10):
             await asyncio.sleep(0)
