@@ -2,7 +2,7 @@
 
 import email.utils
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import assert_never
 
@@ -17,10 +17,13 @@ from dispatcher.rules.request_headers import NO_PROOF, Proof, proof_for, request
 from dispatcher.rules.subscription import DISABLED, Receiver
 from dispatcher.rules.workspace import Workspace
 from dispatcher.sending.answer import Answer
+from dispatcher.sending.echo import secrets_in, without_echo
 from dispatcher.sending.failures import Failure, InternalError, NoAnswer
 from dispatcher.sending.token_post import Poster, post_with_token
 from dispatcher.sending.tokens import Tokens
 
+NOT_2XX = 300
+"""The lowest status of an answer whose body is kept."""
 ANSWER_BYTES = 256
 """How much of the body of an answer other than 2xx the ledger keeps."""
 
@@ -53,7 +56,9 @@ class Sender:
         if proof.certificate and proof.certificate.ends_ms <= now_ms:
             detail = f"our client certificate ended at {iso(proof.certificate.ends_ms)}"
             return Attempt(now_ms, 0, error=AUTH, answer=detail.encode(), detail=detail)
-        return await self._post(callback.url, headers, callback.body, workspace.id, now_ms, proof)
+        return await self._post(
+            callback.url, headers, callback.body, workspace.id, now_ms, proof, receiver.headers
+        )
 
     async def _post(
         self,
@@ -63,7 +68,9 @@ class Sender:
         workspace: str,
         now_ms: int,
         proof: Proof,
+        own: Iterable[str],
     ) -> Attempt:
+        """`own`: the names of the receiver's own headers, whose values may be secrets."""
         began, credentials = time.monotonic(), proof.credentials
         if credentials is None:
             posted = await self._transport.post(url, headers, body, workspace, certificate=proof.certificate)
@@ -73,6 +80,8 @@ class Sender:
             posted = await post_with_token(
                 self._transport, self._tokens, credentials, url, headers, body, workspace, proof.certificate
             )
+        if isinstance(posted, Answer) and posted.status >= NOT_2XX:
+            posted = without_echo(posted, secrets_in(headers, own))
         return attempt_of(posted, now_ms, round((time.monotonic() - began) * 1000))
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from dispatcher.rules.authorization import ClientCredentials
 from dispatcher.rules.client_certificate import ClientCertificate
 from dispatcher.sending.answer import Answer
+from dispatcher.sending.echo import without_echo
 from dispatcher.sending.failures import Failure
 from dispatcher.sending.tokens import Token, Tokens
 
@@ -47,9 +48,10 @@ async def post_with_token(
 
     async def post(token: Token) -> Answer | Failure:
         with_token = {**headers, "Authorization": f"Bearer {token.text}"}
-        return await transport.post(
+        answer = await transport.post(
             url, with_token, body, workspace, deadline=deadline, certificate=certificate
         )
+        return without_echo(answer, [token.text]) if isinstance(answer, Answer) else answer
 
     token = await tokens.get(credentials, deadline, workspace)
     if not isinstance(token, Token):

@@ -10,7 +10,8 @@ import asyncio
 import functools
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.cookiejar import CookieJar
+from typing import Any
 
 import httpx
 
@@ -30,6 +31,9 @@ from dispatcher.sending.resolver import DnsResolver, Names, Resolver
 from dispatcher.sending.source import Source
 from dispatcher.sending.target import Target, read_target, request_bytes
 from dispatcher.sending.tls import tls_context
+
+PROXYS_OWN = 407
+"""Proxy Authentication Required (RFC 9110 §15.5.8): of an http request, too, the proxy says this and not the receiver."""
 
 MAX_KNOWN_URLS = 16_384
 """URLs whose reading is kept; each takes some 700 bytes."""
@@ -120,6 +124,13 @@ class CallbackTransport(httpx.AsyncBaseTransport):
             self._pool.keep(target.origin, connection, workspace)
         else:
             self._pool.failed(target.origin, connection, answer)
+        if (
+            self._proxy
+            and not target.encrypted
+            and isinstance(answer, Answer)
+            and answer.status == PROXYS_OWN
+        ):
+            return NoAnswer("proxy", f"the proxy answered {PROXYS_OWN}")
         return answer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -174,10 +185,16 @@ def http_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
 
     Closing it closes the transport.
     """
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-    client = httpx.AsyncClient(transport=transport, cookies=no_cookies, trust_env=False)
+    client = httpx.AsyncClient(transport=transport, cookies=_NoCookies(), trust_env=False)
     client.headers.clear()
     return client
+
+
+class _NoCookies(CookieJar):
+    """Reads none either: the standard library logs a traceback for some that a server may send."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Keeps nothing."""
 
 
 def _headers_of(request: httpx.Request) -> dict[str, str]:

@@ -80,6 +80,16 @@ def test_refused_by_the_proxy(status: int) -> None:
     uvloop.run(scene())
 
 
+def test_a_proxy_that_does_not_know_us() -> None:
+    """Without a tunnel a proxy's 407 is its own word, too: no receiver may say it, and ours has said nothing."""
+
+    async def scene() -> None:
+        async with proxied(407) as (_, transport):
+            assert "proxy" == (await post(transport, "http://receiver.test/")).word
+
+    uvloop.run(scene())
+
+
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize(
     "content",

@@ -4,11 +4,14 @@ import base64
 import email.utils
 import hashlib
 import hmac
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace as changed
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import uvloop
@@ -21,6 +24,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.model import Status
 from dispatcher.rules.addresses import AddressPolicy
 from dispatcher.rules.attempt_errors import FINAL_ERRORS
+from dispatcher.rules.authorization import Basic, Bearer
 from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.subscription import Secret
@@ -223,6 +227,36 @@ def test_the_beginning_of_a_failed_answer_is_kept(sent: int, kept: int) -> None:
     result = attempt_at(answer(500, body))
     assert result.answer == body[:kept]
     assert len(result.answer) <= ANSWER_BYTES
+
+
+async def repeats_the_request(connection: Connection) -> None:
+    """An error page that shows what it was asked, as JSON whose slashes are escaped."""
+    asked = await connection.request()
+    shown = json.dumps(dict(asked.headers)).replace("/", r"\/")
+    await connection.send(answer(500, shown.encode()))
+
+
+@pytest.mark.parametrize(
+    ("auth", "own"),
+    [
+        (Basic("me", "Kl/ar?text>9"), {}),
+        (Bearer("a/token/of/some/length"), {}),
+        (None, {"X-Api-Key": "live_0123456789"}),
+        (None, {"X-Env": "prod"}),
+    ],
+    ids=["basic", "bearer", "own", "short"],
+)
+def test_an_answer_that_repeats_a_secret_is_not_kept(auth: Any, own: dict[str, str]) -> None:
+    """What the receiver knows us by is in no answer that is kept, and what is no secret hides none."""
+
+    async def scene() -> Attempt:
+        async with serving(repeats_the_request) as server, sender() as ours:
+            of = changed(workspace(), callback_url=server.url, auth=auth, headers=own)
+            return await ours.send(callback(server.url), of, NOW_MS)
+
+    kept = uvloop.run(scene()).answer
+    assert (b"it repeats a header" in kept) == ("X-Env" not in own)
+    assert not any(value.encode() in kept.replace(rb"\/", b"/") for value in own.values() if len(value) > 4)
 
 
 def test_a_packed_answer_is_kept_as_it_came() -> None:

@@ -26,7 +26,17 @@ from dispatcher.sending.sender import Sender
 from dispatcher.sending.tokens import Tokens
 from dispatcher.sending.transport import CallbackTransport, http_client
 from tasks.actions.ping import ByHttpx
-from tests.http.raw_server import Behaviour, Connection, RawServer, Received, answer, closes, hangs, serving
+from tests.http.raw_server import (
+    Behaviour,
+    Connection,
+    RawServer,
+    Received,
+    answer,
+    answers,
+    closes,
+    hangs,
+    serving,
+)
 from tests.http.test_sender import AGENT, BODY, NOW_MS, TLS, callback, workspace
 
 LOCAL = AddressPolicy.of(["127.0.0.0/8"])
@@ -44,14 +54,14 @@ def replies(reply: Callable[[Received], bytes]) -> Behaviour:
     return behaviour
 
 
-def granting(life: float = 3600) -> Behaviour:
-    """Gives t1, t2 and so on."""
+def granting(life: float = 3600, name: str = "t") -> Behaviour:
+    """Gives t1, t2 and so on, or such of another name."""
     count = 0
 
     def reply(_request: Received) -> bytes:
         nonlocal count
         count += 1
-        document = {"access_token": f"t{count}", "token_type": "bearer", "expires_in": life}
+        document = {"access_token": f"{name}{count}", "token_type": "bearer", "expires_in": life}
         return answer(200, json.dumps(document).encode(), "Content-Type: application/json")
 
     return replies(reply)
@@ -205,6 +215,17 @@ def test_once_more_after_401() -> None:
         ]
 
     played(tell, granting(), taking("t2"))
+
+
+def test_an_answer_that_repeats_the_token_is_not_kept() -> None:
+    """A token is in no answer that is kept: who reads that may not use it."""
+
+    async def tell(made: Scene) -> None:
+        assert (await made.send()).answer == b"(not kept: it repeats a header that we sent)"
+
+    played(
+        tell, granting(name="a-token-of-some-length-"), answers(answer(500, b"no a-token-of-some-length-1"))
+    )
 
 
 def test_401_to_a_new_token_is_the_answer() -> None:
