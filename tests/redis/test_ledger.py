@@ -470,6 +470,24 @@ def test_suspect_waits_for_what_is_in_flight(world: World) -> None:
     world.deliver_all()
 
 
+def test_a_lease_that_ends_with_a_pause_is_no_probe(world: World) -> None:
+    """What was claimed before a pause does not end it, also if its lease ends in the millisecond in which the pause was to."""
+    world.accept(*(callback(f"e{n}", message=f"m{n}") for n in range(4)))
+    [one] = world.claim(count=1).callbacks
+    world.now += 500
+    [other] = world.claim(count=1).callbacks
+    lease_ms = world.ledger.options.lease_ms
+    down = {"error": "http_429", "health": EndpointHealth.DOWN, "retry_after_ms": lease_ms}
+    world.settle(one.event_id, one.claim, Retry(1000), **down)
+    world.now += 300
+    world.settle(other.event_id, other.claim, health=EndpointHealth.UP)
+    assert [] == world.claim(count=4).callbacks
+    world.now += lease_ms
+    [probe] = world.claim(count=4).callbacks
+    world.settle(probe.event_id, probe.claim, health=EndpointHealth.UP)
+    assert 2 == len(world.claim(count=4).callbacks)
+
+
 def test_retry_after_paces_the_endpoint(world: World) -> None:
     """Retry-After leaves the whole endpoint alone; after it one callback goes first."""
     world.accept(*[callback(f"e{n}", message=f"m{n}") for n in range(4)])

@@ -97,3 +97,14 @@ def test_counters_are_read_a_page_at_a_time(world: World) -> None:
     ran = calls(world) - before
     assert ran["hgetall"] == 0
     assert ran["hscan"] >= 2 * 3
+
+
+def test_many_callbacks_of_one_message_are_forgotten_at_once(world: World) -> None:
+    """Their message's list is written once, not once for each of them."""
+    ids = [f"e{n}" for n in range(100)]
+    world.accept(*map(callback, ids))
+    world.deliver_all()
+    before = calls(world)
+    assert 99 == world.run(world.ledger.forget("acme", [*ids[1:], ids[1]]))
+    assert 1 == (calls(world) - before)["set"]
+    assert ["e0"] == [one.event_id for one in world.run(world.callbacks.of_message("acme", "m1"))]

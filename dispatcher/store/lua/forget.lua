@@ -24,10 +24,17 @@ local function change_without_others(id)
   return key_of('event', workspace, event_id)
 end
 
-for id in each(1) do
+local ids, entries = each(1), {}
+for id in ids do
   local entry = read_entry(workspace, id)
+  entries[id] = entry
+  if entry and entry.ended then forget_of_message(workspace, entry.message, id) end
+end
+write_messages()
+for id in ids do
+  local entry = entries[id]
+  entries[id] = nil -- it may be named twice
   if entry and entry.ended then
-    forget_of_message(workspace, entry.message, id)
     guarded(redis.call, 'ZREM', key_of('ended', workspace, entry.state), id)
     local keys = {}
     for _, kind in ipairs({ 'body', 'answer', 'event' }) do keys[#keys + 1] = key_of(kind, workspace, id) end

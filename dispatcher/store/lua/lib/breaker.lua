@@ -84,8 +84,18 @@ local function learned_of(endpoint)
   }
 end
 
+-- Has a new pause end when no lease does: by its lease, which ends with the pause, the probe is told from
+-- callbacks that were claimed before it.
+local function keep_apart(endpoint, before)
+  if endpoint.pause <= now or endpoint.pause == before.pause then return end
+  while redis.call('ZCOUNT', endpoint.leased_key, int(endpoint.pause), int(endpoint.pause)) > 0 do
+    endpoint.pause = endpoint.pause + 1
+  end
+end
+
 -- Writes what was learned about an endpoint since `before`.
 local function write_learned(endpoint, before)
+  keep_apart(endpoint, before)
   local fields = endpoint.p95 and { 'p95', string.format('%.1f', endpoint.p95) } or {}
   local ended = take_waiting(endpoint.id)
   if ended ~= 0 then
