@@ -470,6 +470,21 @@ def test_suspect_waits_for_what_is_in_flight(world: World) -> None:
     world.deliver_all()
 
 
+def test_erased_while_a_newer_one_is_sent(world: World) -> None:
+    """In the order `latest` nothing older goes behind a callback that was in a worker's hands when the others were erased."""
+    world.call("hset", world.keys.workspace("acme"), "ordering", "latest")
+    world.accept(callback("delivered", timestamp_ms=world.now))
+    world.deliver_all()
+    world.accept(callback("read", timestamp_ms=world.now + 5))
+    (one,) = world.claim().callbacks
+    assert (1, 1) == world.run(world.ledger.erase("acme", ["delivered", "read"]))
+    world.settle(one.event_id, one.claim, health=EndpointHealth.UP)
+    world.accept(callback("sent", timestamp_ms=world.now - 5))
+    assert [] == world.deliver_all()
+    assert (2, 0) == world.run(world.ledger.erase("acme", ["delivered", "read", "sent"]))
+    assert not world.call("exists", world.keys.newest(endpoint_id(A), "m1"))
+
+
 def test_a_lease_that_ends_with_a_pause_is_no_probe(world: World) -> None:
     """What was claimed before a pause does not end it, also if its lease ends in the millisecond in which the pause was to."""
     world.accept(*(callback(f"e{n}", message=f"m{n}") for n in range(4)))

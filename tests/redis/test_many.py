@@ -108,3 +108,15 @@ def test_many_callbacks_of_one_message_are_forgotten_at_once(world: World) -> No
     assert 99 == world.run(world.ledger.forget("acme", [*ids[1:], ids[1]]))
     assert 1 == (calls(world) - before)["set"]
     assert ["e0"] == [one.event_id for one in world.run(world.callbacks.of_message("acme", "m1"))]
+
+
+def test_many_of_one_time_read_no_other(world: World) -> None:
+    """In the order `latest` a status of the same time as those that wait does not look at each of them."""
+    world.call("hset", world.keys.workspace("acme"), "ordering", "latest")
+    costs = []
+    for first in (0, 100):
+        before = calls(world)
+        world.accept(*(callback(f"e{n}", timestamp_ms=world.now) for n in range(first, first + 100)))
+        costs.append(sum((calls(world) - before).values()))
+    assert costs[1] <= costs[0]
+    assert 200 == len(world.deliver_all())

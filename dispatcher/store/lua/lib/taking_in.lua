@@ -11,13 +11,14 @@ local others = {}
 
 local take_in, end_at_once, new_entry, keep_ms_of
 do -- the rest is private to this file
-  -- For `latest`: whether a newer one of its message came before; if not, notes this one as the newest.
-  local function is_behind_newest(endpoint_id, message, stamp, keep_ms, is_begun)
+  -- For `latest`: whether it comes `behind` a newer one of its message, or one of the same time (`equal`);
+  -- if it is `newer` than all before, notes that.
+  local function place_in_time(endpoint_id, message, stamp, keep_ms)
     local newest_of = key_of('newest', endpoint_id, message)
     local newest = redis.call('GET', newest_of)
-    if newest and stamp < newest and not is_begun then return true end
-    if not newest or newest < stamp then redis.call('SET', newest_of, stamp, 'PX', keep_ms) end
-    return false
+    if newest and stamp <= newest then return stamp < newest and 'behind' or 'equal' end
+    redis.call('SET', newest_of, stamp, 'PX', keep_ms)
+    return 'newer'
   end
 
   function end_at_once(queue_entry, workspace, id, entry, keep_ms, state)
@@ -77,9 +78,10 @@ do -- the rest is private to this file
     if not begun and #others > 0 and not is_other(id) then entry.extra.to = table.concat(others, ',') end
     if begun and begun.endpoint ~= endpoint_id then leave_endpoint(begun, id) end
     entry.endpoint = endpoint_id
-    if ordering == 'latest' then
+    local place = ordering == 'latest' and place_in_time(endpoint_id, message, stamp, keep_ms)
+    if place then
       entry.extra.stamp = stamp
-      if is_behind_newest(endpoint_id, message, stamp, keep_ms, begun) then
+      if place == 'behind' and not begun then
         return end_at_once(queue_entry, workspace, id, entry, keep_ms, 'superseded')
       end
       endpoint.lane_is_empty = false -- the ends of those it supersedes may put others into the lane
@@ -88,7 +90,8 @@ do -- the rest is private to this file
     end
     put_in_place(queue_entry, workspace, id, entry, endpoint, keep_ms, expires_at, body, begun)
     endpoint.added = endpoint.added + 1
-    if ordering == 'latest' then supersede_older(endpoint, message, stamp) end
+    -- the first one of its time has ended the older ones
+    if place and (place ~= 'equal' or begun) then supersede_older(endpoint, message, stamp) end
     return 'accepted'
   end
 end
