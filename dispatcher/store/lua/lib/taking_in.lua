@@ -11,14 +11,11 @@ local others = {}
 
 local take_in, end_at_once, new_entry, keep_ms_of
 do -- the rest is private to this file
-  -- For `latest`: whether it comes `behind` a newer one of its message, or one of the same time (`equal`);
-  -- if it is `newer` than all before, notes that.
-  local function place_in_time(endpoint_id, message, stamp, keep_ms)
-    local newest_of = key_of('newest', endpoint_id, message)
-    local newest = redis.call('GET', newest_of)
-    if newest and stamp <= newest then return stamp < newest and 'behind' or 'equal' end
-    redis.call('SET', newest_of, stamp, 'PX', keep_ms)
-    return 'newer'
+  -- For `latest`: whether it comes `behind` a newer one of its message, has the time of the newest (`equal`),
+  -- or is `newer`.
+  local function place_in_time(endpoint_id, message, stamp)
+    local newest = redis.call('GET', key_of('newest', endpoint_id, message)) or ''
+    return stamp < newest and 'behind' or stamp == newest and 'equal' or 'newer'
   end
 
   function end_at_once(queue_entry, workspace, id, entry, keep_ms, state)
@@ -78,7 +75,7 @@ do -- the rest is private to this file
     if not begun and #others > 0 and not is_other(id) then entry.extra.to = table.concat(others, ',') end
     if begun and begun.endpoint ~= endpoint_id then leave_endpoint(begun, id) end
     entry.endpoint = endpoint_id
-    local place = ordering == 'latest' and place_in_time(endpoint_id, message, stamp, keep_ms)
+    local place = ordering == 'latest' and place_in_time(endpoint_id, message, stamp)
     if place then
       entry.extra.stamp = stamp
       if place == 'behind' and not begun then
@@ -90,8 +87,11 @@ do -- the rest is private to this file
     end
     put_in_place(queue_entry, workspace, id, entry, endpoint, keep_ms, expires_at, body, begun)
     endpoint.added = endpoint.added + 1
-    -- the first one of its time has ended the older ones
-    if place and (place ~= 'equal' or begun) then supersede_older(endpoint, message, stamp) end
+    if place == 'newer' then
+      supersede_older(endpoint, message, stamp)
+      -- last: then no other one of its time has to look for older ones
+      redis.call('SET', key_of('newest', endpoint_id, message), stamp, 'PX', keep_ms)
+    end
     return 'accepted'
   end
 end
