@@ -437,6 +437,19 @@ def test_not_repeated_after_a_break(name: str, prepare: Callable[[World], Operat
             break
 
 
+def test_a_move_that_broke_off_sends_nothing_to_the_url_before(redis_url: str) -> None:
+    """What is at the new endpoint has its new URL, also where the move is not repeated."""
+    for number in range(1, 200):
+        world = fresh(redis_url)
+        operation = move(world)
+        was_broken = breaks(world, operation, number)
+        urls = {one.url for one in world.claim(C).callbacks}
+        assert urls <= {OTHER_URL}, f"broken at write {number}"
+        world.close()
+        if not was_broken:
+            break
+
+
 def test_what_stays_on_the_queue_is_read_again(redis_url: str) -> None:
     """Whichever write of accept fails, or is lost with power, an entry that is still there counts as read and not done."""
     for number in range(1, 200):

@@ -8,8 +8,8 @@
 --   for each callback, in order of acceptance: id expires
 --     expires: as for cancel
 -- returns {'moved', now, number of callbacks, ends (lib/ending.lua) ...}
--- Each keeps its due time, its attempts, and its place in the order of its message. In the order `latest`,
--- it ends superseded if a newer status already went to the new endpoint.
+-- Each keeps its due time, its attempts, and its place in the order of its message, behind what waits at the
+-- new endpoint already. In the order `latest`, it ends superseded if a newer status already went there.
 -- Refused when Redis is full (the first write is an HSET).
 -- include prologue
 -- include guard
@@ -32,7 +32,8 @@ local function lone(message, id)
   end
 end
 
-local function place(id, message, due)
+local function place(id, message, due, has_left)
+  if has_left then return redis.call('ZADD', key_of('lane', endpoint_id), due, id) end
   local chain = key_of('chain', endpoint_id, message)
   local head = redis.call('LINDEX', chain, 0)
   local before = not head and lone(message, id)
@@ -67,21 +68,21 @@ local function take_newest_along(old_id, message)
   end
 end
 
--- Adds it to the new endpoint, removes it from the old one, writes its entry: run again, it completes that.
-local function move(id, entry)
+-- Writes its URL, adds it to the new endpoint, removes it from the old one, writes its entry: run again, it
+-- completes that.
+local function move(id, entry, body)
   local old_id, message = entry.endpoint, entry.message
-  if is_superseded(message, entry.extra.stamp) then
+  local stays_there = old_id == endpoint_id
+  if not stays_there and is_superseded(message, entry.extra.stamp) then
     redis.call('ZREM', key_of('lane', old_id), id)
     finish(workspace, id, entry, 'superseded')
     return false
   end
+  redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '[\t\n].*$'), 'KEEPTTL')
+  if stays_there then return true end
   local due = redis.call('ZSCORE', key_of('lane', old_id), id) or NOW
   take_newest_along(old_id, message)
-  if entry.extra.left then
-    redis.call('ZADD', key_of('lane', endpoint_id), due, id)
-  else
-    place(id, message, due)
-  end
+  place(id, message, due, entry.extra.left)
   redis.call('ZREM', key_of('lane', old_id), id)
   leave_chain(old_id, message, id)
   entry.endpoint = endpoint_id
@@ -104,13 +105,12 @@ for id, expires in each(2) do
   local entry = read_entry(workspace, id)
   local waits = entry and not entry.ended and is_as_chosen(entry, expires) and not is_held(entry, id)
   local body = waits and redis.call('GET', key_of('body', workspace, id))
-  if body and string.match(body, '^[^\t\n]*') == url_now then
+  local present = body and string.match(body, '^[^\t\n]*')
+  -- a run that broke off may have written its URL alone
+  if present == url_now or present == url and entry.endpoint ~= endpoint_id then
     know()
     touched[entry.endpoint] = true
-    if entry.endpoint == endpoint_id or move(id, entry) then
-      redis.call('SET', key_of('body', workspace, id), url .. string.match(body, '[\t\n].*$'), 'KEEPTTL')
-      moved = moved + 1
-    end
+    if move(id, entry, body) then moved = moved + 1 end
   end
 end
 for touched_id in pairs(touched) do
