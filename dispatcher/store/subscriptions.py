@@ -262,7 +262,8 @@ class Subscriptions:
         """
         known, is_changed = await self._workspaces.require(workspace), False
         found(known, name)
-        waiting = {one.id: one.waiting for one in await self._workspaces.endpoints(workspace, name)}
+        listed = {one.id: one.waiting for one in await self._workspaces.endpoints(workspace, name)}
+        waiting = listed | await self._workspaces.all_waiting(workspace, name)
         waiting.setdefault(_endpoint_id(known, name), 0)
 
         def remove(there: Workspace | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A change is made in the home partition, atomically, and then copied to the other
 is written by the next change, also if that changes nothing. Of several changes at the same time each copies until its copy is as the home is.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -153,6 +154,16 @@ class WorkspacesAcross(Workspaces):
                 self._partitions.note_endpoint(one.id, [n])
         return [*found.values()]
 
+    async def pending(self, workspace: str, subscription: str | None = None) -> dict[str, int]:
+        """As Workspaces.pending; raises RedisUnavailable if one of the workspace's partitions does not answer."""
+        found: Counter[str] = Counter()
+        for n in await self._partitions.of(workspace):
+            some = await self._partitions.ask(n, lambda n: self._at(n).pending(workspace, subscription))
+            found.update(some)
+            for id_ in some:
+                self._partitions.note_endpoint(id_, [n])
+        return found
+
     async def forget_failing(self, workspace: str, subscription: str) -> None:
         """As Workspaces.forget_failing."""
         parts = await self._partitions.of(workspace)
@@ -166,7 +177,7 @@ class WorkspacesAcross(Workspaces):
         if await self.find(workspace) is None:
             raise unknown(workspace)
         home, *others = await self._partitions.of(workspace)
-        total = sum((await self.waiting(workspace)).values())
+        total = sum((await self.all_waiting(workspace)).values())
         if total and not force:
             raise still_waiting(workspace, total)
         for n in others:
@@ -192,7 +203,7 @@ class WorkspacesAcross(Workspaces):
         for n in await self._partitions.of(workspace):
             if n != home:
                 for id_, count in (
-                    await self._partitions.ask(n, lambda n: self._at(n).waiting(workspace))
+                    await self._partitions.ask(n, lambda n: self._at(n).all_waiting(workspace))
                 ).items():
                     found[id_] = found.get(id_, 0) + count
         return {id_: found.get(id_, 0) for id_ in ids}

@@ -1,6 +1,7 @@
 -- sweep: looks at some entries of the ledger for pending callbacks that are in no lane, lease or chain, and
--- for keys of their endpoints that were overwritten by hand with another type. Only damage from outside
--- causes these, and nothing else would find them.
+-- for keys of their endpoints that were overwritten by hand with another type; and at some records of
+-- endpoints and entries of ended callbacks for those that are not listed. Only damage from outside causes
+-- these, and nothing else would find them.
 -- KEYS and the first of ARGV: lib/prologue.lua; then ARGV has
 --   cursor: where the last sweep ended (SCAN's cursor; '0' = from the start)
 --   number: about how many keys to look at
@@ -13,6 +14,8 @@
 -- include prologue
 -- include guard
 -- include aside
+-- include types
+-- include listing
 -- include counts
 -- include endpoint
 -- include schedule
@@ -20,26 +23,7 @@
 -- include chain
 -- include set_back
 local cursor, number = take(2)
-local put_back_ids, aside_keys, nameless, looked = {}, {}, {}, {}
-
-local function look_at_type(key, type_)
-  if looked[key] then return end
-  looked[key] = true
-  if set_aside(key, type_) then aside_keys[#aside_keys + 1] = key end
-end
-
-local function look_at_types(workspace, entry)
-  local endpoint_id, record = entry.endpoint, key_of('endpoint', entry.endpoint)
-  local is_first = not looked[record]
-  for kind, type_ in pairs({ lane = 'zset', leased = 'zset', endpoint = 'hash' }) do
-    look_at_type(key_of(kind, endpoint_id), type_)
-  end
-  if is_first and mend_record(endpoint_id) then aside_keys[#aside_keys + 1] = record end
-  look_at_type(key_of('schedule', workspace), 'zset')
-  look_at_type(key_of('chain', endpoint_id, entry.message), 'list')
-  look_at_type(key_of('newest', endpoint_id, entry.message), 'string')
-  look_at_type(key_of('message', workspace, entry.message), 'string')
-end
+local put_back_ids, nameless = {}, {}
 
 -- For an entry that no script of ours wrote: its callback is lost, as if it had been removed by hand.
 local function set_entry_aside(workspace, id)
@@ -89,7 +73,7 @@ end
 local function look_at(workspace, id)
   local entry = read_entry(workspace, id)
   if not entry then return set_entry_aside(workspace, id) end
-  if entry.ended then return end
+  if entry.ended then return list_end_again(workspace, id, entry) end
   look_at_types(workspace, entry)
   if not entry.extra.left then heal_chain(workspace, entry.endpoint, entry.message) end
   local body, expiry = key_of('body', workspace, id), workspace .. ':' .. id
@@ -102,10 +86,12 @@ local function look_at(workspace, id)
   look_at_schedule(workspace, id, entry)
 end
 
-local EVENT = PREFIX .. 'event:'
-local next_cursor, keys = unpack(redis.call('SCAN', cursor, 'MATCH', EVENT .. '*', 'COUNT', number))
+local EVENTS_AND_ENDPOINTS = PREFIX .. 'e[vn][ed]*' -- matches some others too
+local next_cursor, keys = unpack(redis.call('SCAN', cursor, 'MATCH', EVENTS_AND_ENDPOINTS, 'COUNT', number))
 for _, key in ipairs(keys) do
-  local workspace, id = string.match(string.sub(key, #EVENT + 1), '^([^:]+):(.+)$')
+  local kind, of = string.match(string.sub(key, #PREFIX + 1), '^(%l+):(.+)$')
+  if kind == 'endpoint' then guarded(list_endpoint, of) end
+  local workspace, id = string.match(kind == 'event' and of or '', '^([^:]+):(.+)$')
   if workspace then guarded(look_at, workspace, id) end
 end
 if #put_back_ids > 0 then count('putBack', '*', nil, #put_back_ids / 2) end
