@@ -470,6 +470,22 @@ def test_suspect_waits_for_what_is_in_flight(world: World) -> None:
     world.deliver_all()
 
 
+@pytest.mark.parametrize("gone", ["delete", "set"])
+def test_a_lost_chain_is_made_anew(world: World, gone: str) -> None:
+    """The sweep puts callbacks back in the order of their message, not all at once."""
+    world.call("hset", world.keys.workspace("acme"), "ordering", "strict")
+    ids = ["e2", "e0", "e3", "e1"]
+    world.accept(*map(callback, ids))
+    chain = world.keys.chain(endpoint_id(A), "m1")
+    world.call(*(("delete", chain) if gone == "delete" else ("set", chain, "by hand")))
+    world.run(world.ledger.sweep("0", 1000))
+    for id_ in ids:
+        [one] = world.claim().callbacks
+        assert id_ == one.event_id
+        world.settle(id_, one.claim, health=EndpointHealth.UP)
+    world.call("flushall")
+
+
 def test_erased_while_a_newer_one_is_sent(world: World) -> None:
     """In the order `latest` nothing older goes behind a callback that was in a worker's hands when the others were erased."""
     world.call("hset", world.keys.workspace("acme"), "ordering", "latest")

@@ -6,9 +6,9 @@
 --   cursor: where the last sweep ended (SCAN's cursor; '0' = from the start)
 --   number: about how many keys to look at
 -- returns {'swept', now, where this one ended ('0' = all were looked at), number of callbacks that were put
---   back into their lanes, number of endpoints whose record is gone or names another workspace, workspace and
---   eventId of each of the first, endpoint and a callback's `workspace:eventId` of each of the second, keys
---   that were set aside or mended ...}
+--   back (lib/placing.lua), number of endpoints whose record is gone or names another workspace, workspace
+--   and eventId of each of the first, endpoint and a callback's `workspace:eventId` of each of the second,
+--   keys that were set aside or mended ...}
 -- A callback without its body is left to intake; after an hour it is put back, and ends `body_missing`.
 -- One without an attempt that was accepted, and is due, later than now is due now: Redis's clock went back.
 -- include prologue
@@ -21,6 +21,7 @@
 -- include schedule
 -- include entry
 -- include chain
+-- include placing
 -- include set_back
 local cursor, number = take(2)
 local put_back_ids, nameless = {}, {}
@@ -57,7 +58,7 @@ local function put_back(workspace, id, entry)
   write_entry(workspace, id, entry)
   redis.call('PERSIST', key_of('body', workspace, id))
   redis.call('ZADD', key_of('expiries'), int(expires_of(entry)), workspace .. ':' .. id)
-  redis.call('ZADD', key_of('lane', entry.endpoint), NOW, id)
+  place_again(workspace, id, entry)
   put_back_ids[#put_back_ids + 1], put_back_ids[#put_back_ids + 2] = workspace, id
 end
 
