@@ -39,8 +39,11 @@ from tasks.console.watch import Snapshot, Watch
 from tasks.console.ways import Ways
 from tasks.console.words import FILTERS, prose, shown, without_commands
 
-LONG_FORM, SHORT_FORM = 2 * 1024 * 1024, 64 * 1024
-"""How many bytes a form may have: the body of a callback whose signature does not verify is pasted into a long one."""
+LONG_FORM, SHORT_FORM = 512 * 1024, 64 * 1024
+"""How many bytes a form may have: the body of a callback whose signature does not verify is pasted into a long one.
+
+A callback's has little more than its entry (64 KB), three times that as browsers send it; all of it is read in the event loop.
+"""
 MOST_FIELDS = 100
 MOST_CHARACTERS = MAX_URL_LENGTH
 """Of a field of a form or a URL: the longest that pages send are callback URLs. Errors quote fields whole."""

@@ -168,11 +168,13 @@ def test_cookies_cannot_be_read_by_scripts_and_not_be_set_for_other_hosts(world:
         )
 
 
-def test_a_log_in_takes_no_long_form(world: World) -> None:
+def test_forms_are_no_longer_than_they_need_be(world: World) -> None:
     status, _, text = ask("POST", f"{world.url}/login", {"key": "x" * 70_000})
     assert (status, "longer than" in text) == (413, True)
     status, *_ = ask("POST", f"{world.url}/signature", {"body": "x" * 70_000}, Cookie=world.cookie("viewer"))
     assert status == 400  # it lacks a workspace, but is not too long
+    status, *_ = ask("POST", f"{world.url}/signature", {"body": "x" * 530_000}, Cookie=world.cookie("viewer"))
+    assert status == 413  # it would be read and compared while all others wait
 
 
 def test_a_person_cannot_take_all_connections_by_live_pages(world: World) -> None:

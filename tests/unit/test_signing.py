@@ -120,6 +120,16 @@ def test_one_good_signature_is_enough(more: str) -> None:
     assert "event-1" == verify(headers, BODY, SECRET, now=NOW)["eventId"]
 
 
+def test_the_first_ten_signatures_are_looked_at() -> None:
+    """Of either version: a request with very many costs no more than one with ten."""
+    good = signature(KEY, "event-1", NOW, BODY)
+    others = [*(["v1,AAAA", "v2,AAAA"] * 4), "v1a,AAAA"]
+    tenth, eleventh = " ".join([*others, good]), " ".join([*others, "v1,AAAA", good])
+    assert verify(signed(signature=tenth), BODY, SECRET, now=NOW)
+    with pytest.raises(SignatureInvalid, match="no signature matches"):
+        verify(signed(signature=eleventh), BODY, SECRET, now=NOW)
+
+
 @pytest.mark.parametrize("age", [0, 1, -1, 300, -300])
 def test_five_minutes_are_tolerated(age: int) -> None:
     """A clock may be five minutes off, in either direction."""
