@@ -11,7 +11,7 @@ from dispatcher.api.status_changes import FAILURES, Caller, failure
 from dispatcher.codec import decode_json, iso
 from dispatcher.errors import InvalidInput, visible
 from dispatcher.rules.frame_origin import frame_origin
-from dispatcher.store.audit import Who
+from dispatcher.store.audit import LINK_ADDED, Who
 from dispatcher.store.sessions import LINK_SECONDS, PORTAL_SECONDS, Session
 
 PREFIX = "/v1/portal-links"
@@ -100,7 +100,7 @@ async def add_link(request: Request, key: Caller) -> Response:
     link = await _offered(parts, wanted)
     about = {"name": wanted.name, "frameOrigin": wanted.frame_origin}
     trail = parts.audit.by(Who("api", f"{key.id} ({key.name})"))
-    await trail.add("portal_link.add", wanted.workspace, after={n: v for n, v in about.items() if v})
+    await trail.add(LINK_ADDED, wanted.workspace, after={n: v for n, v in about.items() if v})
     return answer(request, link, HTTPStatus.CREATED)
 
 

@@ -28,7 +28,11 @@ from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
 KEPT = 10_000
-"""Entries that are kept; Redis may keep a few more (XADD MAXLEN ~)."""
+"""Entries that are kept of each stream; Redis may keep a few more (XADD MAXLEN ~).
+
+There is one for what customers do in the portal and one for links to it, so that these never make room at the cost of other changes.
+"""
+LINK_ADDED = "portal_link.add"
 READ_AT_ONCE = 500
 
 log = structlog.get_logger()
@@ -42,7 +46,7 @@ class Who:
     """Who made a change."""
 
     via: str
-    """`api`, `command` or `worker`."""
+    """`api`, `command`, `worker`, `console` or `portal`."""
     name: str
     """An API key's id and name, the operating system's user and host, or a worker's name."""
 
@@ -137,16 +141,28 @@ class Audit:
     async def latest(
         self, limit: int, workspace: str | None = None, most: int | None = None
     ) -> list[AuditEntry]:
-        """The latest changes of one workspace or of all, newest first; among the latest `most` of each partition, if that is given.
+        """The latest changes of one workspace or of all, newest first; among the latest `most` of each stream and partition, if that is given.
 
         Raises RedisUnavailable.
         """
+        keys = self.keys
+        streams = [
+            await self._latest(key, limit, workspace, most)
+            for key in (keys.audit, keys.audit_portal, keys.audit_links)
+        ]
+        every = (one for entries in streams for one in entries)
+        return sorted(every, key=lambda one: -one.at_ms)[:limit]
+
+    async def _latest(
+        self, key: str, limit: int, workspace: str | None, most: int | None
+    ) -> list[AuditEntry]:
+        """The same of one stream."""
         chosen: list[AuditEntry] = []
         until, looked_at = "+", 0
         while len(chosen) < limit and (most is None or looked_at < most):
             with translated(self.url):
-                asked = self.call("XREVRANGE", self.keys.audit, until, "-", "COUNT", READ_AT_ONCE)
-                found = await of_type(asked, self.keys.audit, [])
+                asked = self.call("XREVRANGE", key, until, "-", "COUNT", READ_AT_ONCE)
+                found = await of_type(asked, key, [])
             looked_at += len(found)
             entries = [
                 _readable(id_.decode(), flat)
@@ -165,11 +181,12 @@ class Audit:
         """Adds an entry; returns whether that could be done. Logs why not, unless `is_quiet`, and never raises."""
         fields = ("via", self.who.via, "who", self.who.name, "what", what, "workspace", workspace)
         facts = ("from", encode_json(before), "to", encode_json(after))
+        key = self._stream(what)
         try:
             with translated(self.url):
                 await asyncio.gather(
-                    self.call("XADD", self.keys.audit, "MAXLEN", "~", KEPT, "*", *fields, *facts),
-                    self.call("PEXPIRE", self.keys.audit, self.retention_ms),
+                    self.call("XADD", key, "MAXLEN", "~", KEPT, "*", *fields, *facts),
+                    self.call("PEXPIRE", key, self.retention_ms),
                 )
         except RedisUnavailable as error:
             if not is_quiet:
@@ -180,6 +197,12 @@ class Audit:
                 log.exception("audit.unwritten", what=what, action="the change stands")
             return False
         return True
+
+    def _stream(self, what: str) -> str:
+        """The key of the stream in which a change of this author is kept."""
+        if what == LINK_ADDED:
+            return self.keys.audit_links
+        return self.keys.audit_portal if self.who.via == "portal" else self.keys.audit
 
 
 def shown_url(url: str) -> str | None:
@@ -243,7 +266,9 @@ def _readable(id_: str, flat: list[bytes]) -> AuditEntry | None:
     except (KeyError, ValueError, OverflowError, msgspec.MsgspecError):
         if id_ not in _told and len(_told) < KEPT:
             _told.add(id_)
-            log.error("audit.unreadable", entry=id_, action="XDEL it from `audit`")
+            log.error(
+                "audit.unreadable", entry=id_, action="XDEL it from `audit`, `audit-portal` or `audit-links`"
+            )
         return None
     return found
 

@@ -274,6 +274,16 @@ class Keys:
         """Stream of some 10,000 changes by API and commands (store/audit.py). Retention after the last one."""
         return f"{self.prefix}:audit"
 
+    @property
+    def audit_portal(self) -> str:
+        """Stream of some 10,000 changes by customers in the portal: those of others must not make room for them. Like `audit`."""
+        return f"{self.prefix}:audit-portal"
+
+    @property
+    def audit_links(self) -> str:
+        """Stream of some 10,000 links to the portal that were asked for. Like `audit`."""
+        return f"{self.prefix}:audit-links"
+
     def webhook_changes(self, workspace: str, minute: int) -> str:
         """String: changes of a webhook by its customer in one minute since 1970. Two minutes."""
         return f"{self.prefix}:webhook-changes:{workspace}:{minute}"

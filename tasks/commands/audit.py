@@ -22,7 +22,7 @@ def list_(
 ) -> None:
     """List the newest changes: of workspaces, keys, endpoints and webhooks, and what was replayed, moved or removed.
 
-    Some 10,000 are kept, for DISPATCHER_LEDGER_RETENTION_SECONDS after the last one. None contains secrets, header values or URL queries.
+    Some 10,000 are kept, for DISPATCHER_LEDGER_RETENTION_SECONDS after the last one, and as many of what customers did in the portal and of links to it. None contains secrets, header values or URL queries.
 
     Examples:
 

@@ -33,6 +33,8 @@ from tasks.console.watch import Watch
 from tasks.console.ways import Ways
 from tasks.health import looking
 
+LOG_OUT = "/logout"
+"""The form of the portal that is carried out however many were."""
 STATIC = Path(__file__).parent / "static"
 HEADERS = {
     "Cache-Control": "no-store",
@@ -205,7 +207,10 @@ async def _answered(page: Page, portal: bool, ask: Ask) -> Response:
 
 
 async def _made(page: Page, ask: Ask) -> Response:
-    return await page.answer(ask)
+    if not ask.is_portal or page.path == LOG_OUT:
+        return await page.answer(ask)
+    with ask.parts.portal_rate.one(ask.person.workspace):
+        return await page.answer(ask)
 
 
 def _said(error: Exception, page: Page) -> tuple[int, str]:

@@ -32,6 +32,7 @@ from tasks.console.live import Live
 from tasks.console.login_limit import LoginLimit
 from tasks.console.notes import Notes
 from tasks.console.pings import Pings
+from tasks.console.portal_rate import PortalRate
 from tasks.console.repeats import Repeats
 from tasks.console.svg import draw
 from tasks.console.unwritten import Unwritten
@@ -89,6 +90,7 @@ class Parts:
     jobs: Jobs = field(default_factory=Jobs)
     notes: Notes = field(default_factory=Notes)
     pings: Pings = field(default_factory=Pings)
+    portal_rate: PortalRate = field(default_factory=PortalRate)
     limit: LoginLimit = field(default_factory=LoginLimit)
     repeats: Repeats = field(default_factory=Repeats)
     unwritten: Unwritten = field(default_factory=Unwritten)

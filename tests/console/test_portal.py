@@ -23,6 +23,7 @@ from tasks.console import pages
 from tasks.console.access import Person, Role
 from tasks.console.jobs import Chosen, Job, Jobs, Progress
 from tasks.console.pings import MOST_OF_WORKSPACE
+from tasks.console.portal_rate import MOST
 from tasks.console.site import PAGES
 from tests.acceptance.stack import Stack, free_port, running_stack, wait_until
 from tests.console.portal_world import (
@@ -401,6 +402,26 @@ def test_few_test_callbacks_of_a_workspace_are_under_way(rivals: Rivals) -> None
             stack.answer = answer
     assert {200} == {one.result()[0] for one in first}
     assert 200 == rivals.portal.act("/subscription/ping", people[-1], **of)[0]
+
+
+def test_a_workspaces_customers_change_few_things_a_minute(rivals: Rivals) -> None:
+    """Other workspaces' go on, and a session can be ended; what is refused counts for nothing."""
+    stack, portal = rivals.stack, rivals.portal
+    stack.add_workspace("busy", "qlara")
+    one, other = portal.customer("busy", "one"), portal.customer("busy", "other")
+    assert 404 == portal.act("/subscription/pause", one, workspace="acme", subscription="no")[0]
+    turns = [(what, cookie) for cookie in (one, other) for what in ("pause", "resume")] * (MOST // 4)
+    turns += [("pause", one), ("resume", one)][: MOST % 4]
+    statuses = [
+        portal.act(f"/subscription/{what}", cookie, workspace="busy", subscription="default")[0]
+        for what, cookie in turns
+    ]
+    assert [303] * MOST == statuses
+    status, _, text = portal.act("/subscription/pause", one, workspace="busy", subscription="default")
+    assert (429, True) == (status, "30 times within a minute" in text)
+    assert 303 == portal.act("/subscription/pause", rivals.acme, workspace="acme", subscription="no")[0]
+    assert 303 == portal.act("/subscription/resume", rivals.acme, workspace="acme", subscription="no")[0]
+    assert 200 == portal.act("/logout", one)[0]
 
 
 def test_a_full_redis_ends_no_session_and_uses_up_no_link(rivals: Rivals) -> None:

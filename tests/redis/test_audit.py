@@ -81,6 +81,34 @@ def test_trail_is_bounded(world: World, audit: Audit, monkeypatch: pytest.Monkey
     assert "change.349" == world.run(audit.latest(1))[0].what
 
 
+def test_the_portal_and_links_to_it_remove_no_other_change(
+    world: World, audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a customer acts, or a backend asks for links: they are listed among the others, and bounded by themselves."""
+    monkeypatch.setattr(module, "KEPT", 10)
+    customer = audit.by(Who("portal", "jane (portal:acme)"))
+
+    async def many() -> None:
+        await audit.add("workspace.update", "globex")
+        await customer.add("subscription.pause", "acme")
+        for _ in range(300):
+            await audit.by(BILLING).add("portal_link.add", "globex")
+        assert ["subscription.pause"] == [one.what for one in await audit.latest(10, "acme")]
+        for _ in range(300):
+            await customer.add("subscription.resume", "acme")
+        await audit.by(BILLING).add("webhook.delete", "globex")
+
+    world.run(many())
+    found = world.run(audit.latest(1000))
+    assert {"workspace.update", "webhook.delete", "portal_link.add", "subscription.resume"} == {
+        one.what for one in found
+    }
+    assert ("webhook.delete", "workspace.update") == (found[0].what, found[-1].what)
+    assert len(found) < 300
+    for key in (world.keys.audit_portal, world.keys.audit_links):
+        assert 0 < world.call("pttl", key) <= 60_000
+
+
 def test_change_stands_without_its_entry(world: World, audit: Audit) -> None:
     """What cannot be written fails nothing: the change is in the log, and so is why it is not in the trail."""
     world.call("set", world.keys.audit, "no stream", ex=60)
