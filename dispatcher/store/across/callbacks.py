@@ -118,7 +118,23 @@ class CallbacksAcross(Callbacks):
         numbers = of.all if workspace is None else await of.of(workspace)
         for n in numbers:
             await of.require(n)
-        return [Place(of.servers.client(n), of.keys[n], of.url(n)) for n in numbers]
+        return [self._place(n) for n in numbers]
+
+    async def present_places(self, workspace: str | None) -> list[Place]:
+        """As Callbacks.present_places."""
+        of = self._partitions
+
+        async def place(n: int) -> Place:
+            await of.require(n)
+            return self._place(n)
+
+        if workspace is not None:
+            return await of.for_workspace(workspace, place)
+        return [*(await of.everywhere(place)).values()]
+
+    def _place(self, n: int) -> Place:
+        of = self._partitions
+        return Place(of.servers.client(n), of.keys[n], of.url(n))
 
     async def has_body(self, callback: StoredCallback) -> bool:
         """As Callbacks.has_body."""

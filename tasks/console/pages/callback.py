@@ -151,7 +151,7 @@ def _shown(name: str, value: str, receiver: Receiver) -> str:
 
 async def _raw(ask: Ask, store: wiring.Store, event: StoredCallback) -> bytes | None:
     """URL and body as kept, from Redis or the archive."""
-    for place in await store.callbacks.places(event.workspace):
+    for place in await store.callbacks.present_places(event.workspace):
         with translated(place.url):
             raw: bytes | None = await place.client.get(place.keys.body(event.workspace, event.event_id))
         if raw is not None:

@@ -16,7 +16,7 @@ async def search(ask: Ask) -> Response:
     workspace = ask.workspace(ask.query.get("workspace"))
     now = await ask.now()
     hits, limits = await find(await ask.store(), text, workspace, now.of(workspace), ask.away)
-    if len(hits) == 1:
+    if len(hits) == 1 and not ask.missing:
         return ask.go(hits[0].path, **hits[0].query)
     if ask.is_portal:  # which dialects there are does not concern a customer
         limits = [one for one in limits if one != WHERE]
