@@ -1,6 +1,8 @@
 """Replays ended callbacks."""
 
+import asyncio
 import secrets
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +31,38 @@ UNKNOWN = "unknown"
 """The ledger's word for a callback that Redis does not have."""
 REPLAYED = "replayed"
 """The ledger's word for a callback that was replayed."""
+
+AT_A_STRETCH = 1000
+"""Of very many callbacks so many are looked at, then other tasks run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What replaying a callback needs of it: of very many, all of each would be gigabytes."""
+
+    workspace: str
+    event_id: str
+    endpoint: str
+    error: str | None
+    accepted_ms: int
+    ended_ms: int | None
+
+    @classmethod
+    def of(cls, event: StoredCallback) -> "Ended":
+        """That of a callback; names that many have are kept once."""
+        workspace, endpoint = sys.intern(event.workspace), sys.intern(event.endpoint)
+        error = event.error and sys.intern(event.error)
+        return cls(workspace, event.event_id, endpoint, error, event.accepted_ms, event.ended_ms)
+
+    @property
+    def endpoint_name(self) -> EndpointName:
+        """As StoredCallback.endpoint_name."""
+        return EndpointName(self.workspace, self.endpoint, self.subscription)
+
+    @property
+    def subscription(self) -> str:
+        """As StoredCallback.subscription."""
+        return subscription_of(self.event_id)
 
 
 @dataclass(frozen=True)
@@ -59,11 +93,16 @@ class Replayed:
         return self.by_endpoint.total()
 
 
-async def counted(store: wiring.Store, events: Sequence[StoredCallback]) -> Replayed:
+async def counted(store: wiring.Store, events: Sequence[Ended]) -> Replayed:
     """How many would be replayed, by endpoint; and by word those of which it is known already that they would not."""
     refused = await refusals(store, events)
     words = Counter(refused.values())
-    by_endpoint = Counter(event.endpoint_name for event in events if _id(event) not in refused)
+    by_endpoint = Counter[EndpointName]()
+    for number, event in enumerate(events):
+        if _id(event) not in refused:
+            by_endpoint[event.endpoint_name] += 1
+        if number % AT_A_STRETCH == 0:
+            await asyncio.sleep(0)
     return Replayed(
         Counter({str(name): count for name, count in by_endpoint.items()}),
         words,
@@ -71,15 +110,17 @@ async def counted(store: wiring.Store, events: Sequence[StoredCallback]) -> Repl
     )
 
 
-def _id(event: StoredCallback) -> tuple[str, str]:
+def _id(event: Ended) -> tuple[str, str]:
     return event.workspace, event.event_id
 
 
-async def refusals(store: wiring.Store, events: Iterable[StoredCallback]) -> dict[tuple[str, str], str]:
+async def refusals(store: wiring.Store, events: Iterable[Ended]) -> dict[tuple[str, str], str]:
     """Those that are not replayed, whatever the ledger says, each with the word for why."""
     known: dict[str, Workspace | None] = {}
     found: dict[tuple[str, str], str] = {}
-    for event in events:
+    for number, event in enumerate(events):
+        if number % AT_A_STRETCH == 0:
+            await asyncio.sleep(0)
         if event.workspace not in known:
             known[event.workspace] = await store.workspaces.find(event.workspace)
         if event.error == NOT_RENDERED:
@@ -91,9 +132,19 @@ async def refusals(store: wiring.Store, events: Iterable[StoredCallback]) -> dic
     return found
 
 
-async def replayable(store: wiring.Store, asked: Filter) -> list[StoredCallback]:
-    """The matching callbacks that were not replayed under a new eventId, latest end first. Raises NotFound, InvalidInput."""
-    once = {(e.workspace, e.event_id): e async for e in chosen(store, asked) if not e.replayed_as}
+async def replayable(
+    store: wiring.Store, asked: Filter, counted: Callable[[int], None] = lambda number: None
+) -> list[Ended]:
+    """The matching callbacks that were not replayed under a new eventId, latest end first. Raises NotFound, InvalidInput.
+
+    counted: is told how many there are so far
+    """
+    once: dict[tuple[str, str], Ended] = {}
+    async for event in chosen(store, asked):
+        if not event.replayed_as:
+            one = Ended.of(event)
+            once[_id(one)] = one
+            counted(len(once))
     return list(once.values())
 
 
@@ -103,7 +154,7 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
     Raises NotFound for an unknown workspace.
     """
     event = await store.history.get(workspace, event_id)
-    refused = await refusals(store, [event] if event else [])
+    refused = await refusals(store, [Ended.of(event)] if event else [])
     if refused:
         return refused[workspace, event_id], event_id
     word, id_ = await _replay(store, workspace, event_id, how, in_ms=0, ended_ms=0)
@@ -115,7 +166,7 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
     return word, id_
 
 
-def is_of_removed(event: StoredCallback, workspace: Workspace | None) -> bool:
+def is_of_removed(event: StoredCallback | Ended, workspace: Workspace | None) -> bool:
     """Whether a callback's subscription was removed since it was accepted; one of the same name is another."""
     if not event.subscription or workspace is None or workspace.is_damaged:
         return False
@@ -139,15 +190,16 @@ async def held(store: wiring.Store, names: Iterable[EndpointName]) -> list[Endpo
 async def replay_all(
     store: wiring.Store,
     asked: Filter,
-    events: Sequence[StoredCallback],
+    events: Sequence[Ended],
     how: How,
-    progress: Callable[[Sequence[StoredCallback]], Iterable[StoredCallback]],
+    progress: Callable[[Sequence[Ended]], Iterable[Ended]],
 ) -> Replayed:
     """Replays callbacks, each due 1/rate seconds after the one before, so that live traffic does not wait behind them.
 
     What was replayed by others since it was selected is left out. Stops when an endpoint is full. `asked` goes into the audit entry; `progress` wraps the loop.
     """
     words: Counter[str] = Counter()
+    asked_for = 0
     refused = await refusals(store, events)
     about = {
         "state": asked.state,
@@ -162,8 +214,8 @@ async def replay_all(
             if why := refused.get(_id(event)):
                 words[why] += 1
                 continue
-            asked_for = words.total() - sum(words[why] for why in set(refused.values()))
             in_ms = round(asked_for * 1000 / how.rate)
+            asked_for += 1
             word, _ = await _replay(store, event.workspace, event.event_id, how, in_ms, event.ended_ms or 0)
             words[word] += 1
             done["replayed"] = words[REPLAYED]

@@ -11,7 +11,6 @@ from config.settings import Settings
 from dispatcher.rules.subscription import ACTIVE
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.holds import by_trouble, held_by
-from dispatcher.store.stored_callback import StoredCallback
 from tasks import tables, terminal, wiring
 from tasks.actions.events import ENDED, Filter
 from tasks.actions.replay import (
@@ -19,6 +18,7 @@ from tasks.actions.replay import (
     REPLAYED,
     SUBSCRIPTION_REMOVED,
     WORKSPACE_REMOVED,
+    Ended,
     How,
     Replayed,
     counted,
@@ -115,7 +115,7 @@ def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json
         raise typer.Exit(terminal.NO)
 
 
-def _shown(events: Sequence[StoredCallback]) -> Iterator[StoredCallback]:
+def _shown(events: Sequence[Ended]) -> Iterator[Ended]:
     """Yields the events, with a progress bar on a terminal."""
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
     with Progress(

@@ -1,6 +1,7 @@
 """Pages and counts of the console while a server of several is away: they say that something may be missing, and of whom."""
 
 import asyncio
+import gc
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import pytest
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.store.sessions import Session
 from dispatcher.store.stats import HOUR_MS
+from dispatcher.store.stored_callback import StoredCallback
 from tasks import wiring
 from tasks.console import figures
 from tasks.console.access import Role
@@ -158,6 +160,25 @@ def test_what_lies_in_partitions_that_answer_is_found(many: tuple[Installed, Cal
             await asyncio.to_thread(world.call, "delete", world.keys.body(WIDE, f"failed-{WIDE}"))
             assert "Its body is not known now." in await wide.text(event)
             assert 303 == (await narrow.client.get(f"/search?q=failed-{NARROW}")).status_code
+
+    asyncio.run(look())
+
+
+def test_a_count_keeps_little_of_each_callback(many: tuple[Installed, Callable[[], None]]) -> None:
+    """What acting needs, for a quarter of an hour: not its attempts and its answer."""
+    installation, _ = many
+    installation.waiting(NARROW, "waits")
+
+    async def look() -> None:
+        async with opened(installation) as pages:
+            operator = await pages("")
+            for path, state, said in (
+                ("/callbacks/replay", "failed", "Replay 3 callbacks"),
+                ("/callbacks/cancel", "waiting", "Cancel 1 callback"),
+            ):
+                assert said in await operator.counted(path, state=state)
+                gc.collect()
+                assert not [one for one in gc.get_objects() if isinstance(one, StoredCallback)]
 
     asyncio.run(look())
 

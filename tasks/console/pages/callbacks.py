@@ -1,8 +1,9 @@
 """Lists of callbacks by filters in the URL, and what is done to all that match."""
 
-import asyncio
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -26,7 +27,6 @@ from tasks.tables import duration
 PAGE = 50
 MOST_NAMED = 10
 """Endpoints that a confirmation names."""
-AT_A_STRETCH = 1000
 SOON_SECONDS = 10
 """A replay that takes longer says how long."""
 MOST_SEARCHED = 200
@@ -90,8 +90,8 @@ async def replay_all(ask: Ask) -> Response:
     time_ms(asked.since, until_ms)
 
     async def choose(progress: Progress) -> Chosen:
-        events = await _matching(store, asked, progress)
-        found = await replay.counted(store, [one for one in events if not one.replayed_as])
+        events = await replay.replayable(store, asked, progress.counted)
+        found = await replay.counted(store, events)
         refused = await replay.refusals(store, events)
         notes = [
             f"{many(n, 'goes', 'go')} to {where}" for where, n in found.by_endpoint.most_common(MOST_NAMED)
@@ -106,7 +106,7 @@ async def replay_all(ask: Ask) -> Response:
             notes.append(
                 f"They become due at {rate:g} a second, the last in {duration(found.count / rate)}: cancelling what waits ends that."
             )
-        kept = [one for one in events if not one.replayed_as and (one.workspace, one.event_id) not in refused]
+        kept = [one for one in events if (one.workspace, one.event_id) not in refused]
 
         async def act(progress: Progress) -> str:
             how = replay.How(ask.settings.expiry_seconds, rate=rate)
@@ -131,15 +131,12 @@ async def cancel_all(ask: Ask) -> Response:
 
     async def choose(progress: Progress) -> Chosen:
         await _require_few(store, asked)
-        events = await _matching(store, asked, progress)
+        found = await _waiting(store, asked, progress)
+        number = sum(map(len, found.values()))
 
         async def act(progress: Progress) -> str:
-            count, of = 0, defaultdict[str, list[Pending]](list)
-            for number, event in enumerate(events):
-                of[event.workspace].append(event.pending)
-                if number % AT_A_STRETCH == 0:
-                    await asyncio.sleep(0)  # others' pages are answered meanwhile
-            for workspace, pending in of.items():
+            count = 0
+            for workspace, pending in found.items():
                 count += await purge.cancel(
                     store,
                     workspace,
@@ -152,7 +149,7 @@ async def cancel_all(ask: Ask) -> Response:
                     message=asked.message,
                 )
             await ask.parts.watch.renew()
-            left = len(events) - count
+            left = number - count
             rest = (
                 f" {many(left, 'other')} had ended or {'is' if left == 1 else 'are'} being sent."
                 if left
@@ -160,7 +157,7 @@ async def cancel_all(ask: Ask) -> Response:
             )
             return f"{many(count, 'callback was', 'callbacks were')} cancelled.{rest}"
 
-        return Chosen(len(events), act, ["A cancelled callback ends as failed. It can be replayed."])
+        return Chosen(number, act, ["A cancelled callback ends as failed. It can be replayed."])
 
     return _begun(ask, f"Cancel all {_named(asked)}", "Cancel", choose)
 
@@ -173,13 +170,20 @@ async def _require_few(store: wiring.Store, asked: Filter) -> None:
         )
 
 
-async def _matching(store: wiring.Store, asked: Filter, progress: Progress) -> list[StoredCallback]:
-    """All that match now, each once. Raises InvalidInput for more than a piece of work may have."""
-    found: dict[tuple[str, str], StoredCallback] = {}
+async def _waiting(store: wiring.Store, asked: Filter, progress: Progress) -> dict[str, list[Pending]]:
+    """What waits and matches now, each once, by workspace. Raises InvalidInput for more than a piece of work may have.
+
+    Of each callback it keeps what cancelling needs: all of very many would be gigabytes.
+    """
+    found = defaultdict[str, dict[str, Pending]](dict)
+    number = 0
     async for one in chosen(store, asked):
-        found[one.workspace, one.event_id] = one
-        progress.counted(len(found))
-    return list(found.values())
+        of = found[one.workspace]
+        number += one.event_id not in of
+        pending = one.pending
+        of[one.event_id] = replace(pending, endpoint=sys.intern(pending.endpoint))
+        progress.counted(number)
+    return {workspace: list(of.values()) for workspace, of in found.items()}
 
 
 def _begun(ask: Ask, title: str, verb: str, choose: Any) -> Response:
