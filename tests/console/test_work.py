@@ -252,7 +252,7 @@ def test_redis_stops_while_work_is_done(server_program: str, tmp_path: Path) -> 
     with acting_scene(tmp_path, DISPATCHER_MAX_ATTEMPTS="1") as scene:
         failed = scene.failing("acme", 2000)
         cookie = scene.cookie("operator")
-        work = scene.count("/callbacks/replay", cookie, state="failed", workspace="acme", rate="0.01")
+        work = scene.count("/callbacks/replay", cookie, state="failed", workspace="acme", rate="0.02")
         assert 303 == scene.confirm(work, cookie, 2000)[0]
         wait_until(lambda: scene.stack.state(failed[-1]) != "failed", 20, "the first ones are replayed")
         scene.stack.server.kill()

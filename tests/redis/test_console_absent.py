@@ -183,6 +183,27 @@ def test_a_count_keeps_little_of_each_callback(many: tuple[Installed, Callable[[
     asyncio.run(look())
 
 
+def test_a_replay_may_not_last_longer_than_callbacks_live(
+    many: tuple[Installed, Callable[[], None]],
+) -> None:
+    """What waits takes memory for as long; and a customer, who cannot cancel, is not told to."""
+    installation, _ = many
+    installation.settings = installation.settings.model_copy(update={"expiry_seconds": 250})
+
+    async def look() -> None:
+        async with opened(installation) as pages:
+            operator, narrow = await pages(""), await pages(NARROW)
+            refused = await operator.counted("/callbacks/replay", state="failed", rate="0.01")
+            assert "the last of 3 would be due in 5 min, and 4 min 10 s are allowed" in refused
+            assert "give a pace of 0.02 or more" in refused
+            taken = await operator.counted("/callbacks/replay", state="failed", rate="0.02")
+            assert "the last in 2 min 30 s: cancelling what waits ends that." in taken
+            customers = await narrow.counted("/callbacks/replay", state="failed", rate="0.01")
+            assert "the last in 1 min 40 s." in customers
+
+    asyncio.run(look())
+
+
 def test_two_who_ask_at_once_are_told_of_their_own(many: tuple[Installed, Callable[[], None]]) -> None:
     """Also while the reading that all share begins anew."""
     installation, kill = many

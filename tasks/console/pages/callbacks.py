@@ -1,5 +1,6 @@
 """Lists of callbacks by filters in the URL, and what is done to all that match."""
 
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -102,9 +103,11 @@ async def replay_all(ask: Ask) -> Response:
             f"{many(n, 'is', 'are')} left out: {SAID.get(word, word)}" for word, n in found.words.items()
         ]
         notes += [f"{one.url} of {one.owner} is {one.state}: what goes there waits" for one in found.held]
+        _require_pace(found.count, rate, ask.settings.expiry_seconds)
         if found.count / rate > SOON_SECONDS:
+            end = "" if ask.is_portal else ": cancelling what waits ends that"  # customers cannot
             notes.append(
-                f"They become due at {rate:g} a second, the last in {duration(found.count / rate)}: cancelling what waits ends that."
+                f"They become due at {rate:g} a second, the last in {duration(found.count / rate)}{end}."
             )
         kept = [one for one in events if (one.workspace, one.event_id) not in refused]
 
@@ -184,6 +187,16 @@ async def _waiting(store: wiring.Store, asked: Filter, progress: Progress) -> di
         of[one.event_id] = replace(pending, endpoint=sys.intern(pending.endpoint))
         progress.counted(number)
     return {workspace: list(of.values()) for workspace, of in found.items()}
+
+
+def _require_pace(count: int, rate: float, most_seconds: int) -> None:
+    """Raises InvalidInput for a pace at which the last is due later than a callback expires: so long Redis would keep all bodies."""
+    if count / rate > most_seconds:
+        least = math.ceil(count / most_seconds * 100) / 100
+        raise InvalidInput(
+            f"at {rate:g} a second the last of {count:,} would be due in {duration(count / rate)}, and {duration(most_seconds)} are "
+            f"allowed: give a pace of {least:g} or more"
+        )
 
 
 def _begun(ask: Ask, title: str, verb: str, choose: Any) -> Response:
