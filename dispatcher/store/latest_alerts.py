@@ -9,6 +9,7 @@ import structlog
 
 from dispatcher.model import encode_json
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import of_type
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
@@ -51,7 +52,9 @@ class LatestAlerts:
     async def read(self, limit: int) -> list[KeptAlert]:
         """The latest ones, newest first. One that cannot be read is logged and left out."""
         with translated(self._url):
-            found = await self._call("LRANGE", self._keys.alerts, 0, limit - 1)
+            found = await of_type(
+                self._call("LRANGE", self._keys.alerts, 0, limit - 1), self._keys.alerts, []
+            )
         return [one for raw in found if (one := _read(raw))]
 
 

@@ -21,7 +21,7 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.client_certificates import ends_of
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import number, of_type, reply
+from dispatcher.store.damaged import named, number, of_type, reply
 from dispatcher.store.endpoints_of import Owned, endpoints_of, pending_of
 from dispatcher.store.installation import Installation
 from dispatcher.store.key_rotation import new_secret, rotated_fields
@@ -310,6 +310,7 @@ class Workspaces:
             if before and not anew and before == after:
                 await pipe.unwatch()
                 return
+            await self._require_list(pipe)
             pipe.multi()
             self._note_certificates(pipe, ends_of(before), ends_of(after))
             if gone:
@@ -321,6 +322,11 @@ class Workspaces:
         with translated(self._url):  # runs again if one of the keys changes meanwhile
             await self._client.transaction(write, key, *records.values())
         return replace(await self.require(workspace), before=before)
+
+    async def _require_list(self, pipe: Any) -> None:
+        """Raises OtherFormat if the list of names is of another type: within MULTI all else would be changed first."""
+        with named(self._keys.workspaces):
+            await pipe.sismember(self._keys.workspaces, "")
 
     async def copy(self, workspace: str) -> None:
         """Copies a workspace's record to where it was not copied (`Workspace.not_copied`): nowhere, with one partition.
@@ -392,6 +398,7 @@ class Workspaces:
         async def remove(pipe: Any) -> None:
             members = await pipe.smembers(api_keys)
             known = await pipe.zrange(self._keys.client_certificates, 0, -1)
+            await self._require_list(pipe)
             pipe.multi()
             if own := [one for one in known if one.startswith(f"{workspace} ".encode())]:
                 pipe.zrem(self._keys.client_certificates, *own)

@@ -15,6 +15,7 @@ from dispatcher.rules.addresses import CallbackUrl, parse_callback_url, without_
 from dispatcher.rules.attempt_errors import ERRORS
 from dispatcher.rules.callback import Callback, Claimed
 from dispatcher.rules.client_certificate import ClientCertificate
+from dispatcher.rules.dialects import dialects
 from dispatcher.rules.endpoint_name import EndpointName, callback_id
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.render import NoCallback, RenderOptions, render
@@ -101,6 +102,8 @@ class ByHttpx:
 def _callback(settings: Settings, workspace: Workspace, now_ms: int, url: str, subscription: str) -> Callback:
     receiver = workspace.subscriptions[subscription] if subscription else workspace
     dialect = receiver.dialect
+    if dialect not in dialects():
+        raise InvalidInput(f"this installation has no dialect {dialect!r}: no test callback can be made")
     uuid = secrets.token_hex(8)
     change = StatusChange.from_dict(
         {

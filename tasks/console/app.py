@@ -17,7 +17,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from config.settings import Settings
-from dispatcher.errors import ArchiveUnavailable, DispatcherError, InvalidInput, NotFound, RedisUnavailable
+from dispatcher.errors import (
+    ArchiveUnavailable,
+    DispatcherError,
+    InvalidInput,
+    NotFound,
+    OtherFormat,
+    RedisUnavailable,
+)
 from dispatcher.health import PATHS, Health
 from dispatcher.store.across.absent import apart
 from tasks.console import pages
@@ -218,7 +225,7 @@ def _said(error: Exception, page: Page) -> tuple[int, str]:
     match error:
         case NotFound():
             return 404, str(error)
-        case RedisUnavailable() | ArchiveUnavailable():
+        case RedisUnavailable() | ArchiveUnavailable() | OtherFormat():
             log.error("console.store_away", problem=str(error))
             return 503, str(error)
         case InvalidInput():

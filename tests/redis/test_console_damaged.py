@@ -1,6 +1,8 @@
 """One key that somebody wrote over by hand: the console's pages of all show the rest."""
 
 import asyncio
+import html
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +12,9 @@ import redis
 from structlog.testing import capture_logs
 
 from config.settings import Settings
-from dispatcher.store.sessions import EVERYBODY
+from dispatcher.store.sessions import EVERYBODY, Session
 from tasks import wiring
-from tasks.console.access import Role
+from tasks.console.access import NOT_NOW, Role
 from tasks.console.app import create_app, open_console
 from tasks.console.asking import Parts
 from tasks.console.ways import Ways, new_session
@@ -32,7 +34,7 @@ BY_HAND: dict[str, list[Any]] = {
     "who logged out": ["SET", f"dispatcher:logged-out:{EVERYBODY}", "x"],
     **{
         f"the type of {key}": ["EVAL", "redis.call('DEL', KEYS[1]) redis.call('HSET', KEYS[1], 'a', 'b')", 1, f"dispatcher:{key}"]
-        for key in ("endpoints", "workspaces", "events", "rejected", "audit", "ended:acme:failed")
+        for key in ("endpoints", "workspaces", "events", "rejected", "audit", "audit-portal", "alerts", "ended:acme:failed")
     },
     "the type of rejected-counts": ["SET", "dispatcher:rejected-counts", "x"],
 }  # fmt: skip
@@ -73,6 +75,57 @@ def test_what_is_damaged_hides_nothing_else(redis_url: str, installed: "redis.Re
         found = asyncio.run(look())
     assert not [one for one in logged if one["event"] == "console.internal_error"]
     assert dict.fromkeys(PAGES, 200) == found
+
+
+@pytest.mark.parametrize(
+    ("damage", "path", "status", "said", "to_customers"),
+    [
+        ("its dialect", "/subscription/ping", 400, "no dialect 'nobodys'", "no dialect 'nobodys'"),
+        *(
+            ("the type of workspaces", f"/subscription/{what}", 503, "the key dispatcher:workspaces", NOT_NOW)
+            for what in ("pause", "rotate")
+        ),
+    ],
+)
+def test_what_cannot_be_done_changes_nothing_and_is_said(
+    redis_url: str,
+    installed: "redis.Redis",
+    damage: str,
+    path: str,
+    status: int,
+    said: str,
+    to_customers: str,
+) -> None:
+    """In one line, and no fault is logged; customers do not read of our keys."""
+
+    async def act() -> None:
+        app = create_app()
+        settings = Settings(_env_file=None, redis_url=redis_url)
+        async with open_console(settings, Ways.of(settings)) as app.state.parts:
+            parts: Parts = app.state.parts
+            store = await parts.store()
+            now_ms = await store.installation.now_ms()
+            await store.workspaces.add("acme", "zeckta", "https://a.example/x", now_ms=now_ms - 1000)
+            sessions = await parts.sessions()
+            customer = Session("portal:acme", "acme", "customer", now_ms, now_ms + 60_000, "acme")
+            cookies = {
+                "dispatcher_console": await sessions.begin(new_session("key:x", "x", Role.ADMIN, now_ms)),
+                "dispatcher_portal": await sessions.begin(customer),
+            }
+            installed.execute_command(*BY_HAND[damage])
+            before = installed.hgetall("dispatcher:workspace:acme")
+            of = {"base_url": "http://127.0.0.1", "headers": {"Sec-Fetch-Site": "same-origin"}}
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), cookies=cookies, **of) as client:
+                for url, text in ((path, said), (f"/portal{path}", to_customers)):
+                    answer = await client.post(url, data={"workspace": "acme", "subscription": "default"})
+                    shown = html.unescape(re.sub(r"<[^>]*>", "", answer.text))
+                    assert (status, True) == (answer.status_code, text in shown), shown
+                    assert "dispatcher:" not in shown or text == said
+            assert before == installed.hgetall("dispatcher:workspace:acme")
+
+    with capture_logs() as logged:
+        asyncio.run(act())
+    assert not [one for one in logged if one["event"] == "console.internal_error"]
 
 
 def test_an_entry_of_the_log_that_is_not_ours_is_logged_once(
