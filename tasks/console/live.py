@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from typing import Literal
 
 import structlog
@@ -78,25 +78,26 @@ class Live:
                 del self._drawn[next(iter(self._drawn))]
         return self._drawn[key]
 
-    @asynccontextmanager
-    async def viewing(self, after: int, who: str) -> AsyncIterator[ViewersQueue]:
-        """The attempts after a number (0: from now on), for one viewer."""
+    def join(self, after: int, who: str) -> ViewersQueue | None:
+        """The attempts after a number (0: from now on), for one viewer until `leave`; None if there are too many.
+
+        All streams leave half of the connections for other pages.
+        """
+        own = sum(one == who for one in self._viewers.values())
+        if own >= MOST_STREAMS or len(self._viewers) >= self._settings.api_max_connections // 2:
+            return None
         queue: ViewersQueue = asyncio.Queue(MOST_WAITING)
         for one in self._latest if after else ():
             if one[0] > after:
                 queue.put_nowait(one)
         self._viewers[queue] = who
         self.latest()
-        try:
-            yield queue
-        finally:
-            del self._viewers[queue]
-            self._looked_at = time.monotonic()
+        return queue
 
-    def may_view(self, who: str) -> bool:
-        """Whether a person may open one more stream: all streams leave half of the connections for other pages."""
-        own = sum(one == who for one in self._viewers.values())
-        return own < MOST_STREAMS and len(self._viewers) < self._settings.api_max_connections // 2
+    def leave(self, queue: ViewersQueue) -> None:
+        """A viewer has gone."""
+        del self._viewers[queue]
+        self._looked_at = time.monotonic()
 
     async def close(self) -> None:
         """Ends watching."""

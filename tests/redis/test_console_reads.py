@@ -8,16 +8,22 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp, Message
 
 from config.settings import Settings
 from dispatcher.errors import InvalidInput, RedisUnavailable
 from dispatcher.store.stats import HOUR_MS, Figures
 from tasks import wiring
 from tasks.actions.events import Filter
+from tasks.console.access import Role
+from tasks.console.app import create_app, open_console
+from tasks.console.asking import Parts
 from tasks.console.figures import HourFigures
+from tasks.console.live import MOST_STREAMS
 from tasks.console.opened import Opened
 from tasks.console.pages import callbacks
 from tasks.console.watch import Watch
+from tasks.console.ways import Ways, new_session
 
 
 def watching(redis_url: str, of: Callable[[Watch, "Gate"], Coroutine[Any, Any, None]]) -> None:
@@ -153,3 +159,43 @@ def test_a_message_is_not_looked_for_in_thousands_of_workspaces(
             asyncio.run(looking)
     else:
         asyncio.run(looking)
+
+
+def test_live_pages_that_are_opened_at_once_are_counted_too(redis_url: str) -> None:
+    """Each before its stream begins; once they have gone, others may be opened."""
+
+    async def look() -> None:
+        settings = Settings(_env_file=None, redis_url=redis_url)
+        app = create_app()
+        async with open_console(settings, Ways.of(settings)) as app.state.parts:
+            parts: Parts = app.state.parts
+            sessions = await parts.sessions()
+            session = new_session("key:x", "x", Role.VIEWER, await sessions.now_ms())
+            cookie = f"dispatcher_console={await sessions.begin(session)}"
+            for _ in range(2):
+                together = asyncio.Barrier(MOST_STREAMS + 4)
+                opened = [_open(app, cookie, together) for _ in range(together.parties)]
+                assert {200: MOST_STREAMS, 429: 4} == Counter(await asyncio.gather(*opened))
+
+    asyncio.run(look())
+
+
+async def _open(app: ASGIApp, cookie: str, together: asyncio.Barrier) -> int:
+    """Asks for live attempts, and goes once all others have their answers too; its status."""
+    path, gone, statuses = "/live/events", asyncio.Event(), list[int]()
+    headers = [(b"host", b"127.0.0.1"), (b"cookie", cookie.encode())]
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
+             "headers": headers, "http_version": "1.1", "scheme": "http"}  # fmt: skip
+
+    async def receive() -> Message:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+            await together.wait()
+            gone.set()
+
+    await app(scope, receive, send)
+    return statuses[0]

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.rules.subscription import DEFAULT
@@ -24,6 +26,21 @@ MOST_AT_ONCE = 50
 """Rows that are sent together, the latest: nobody reads 250 a second."""
 LEAST_SECONDS, SPARE_SECONDS = 3.0, 2.0
 """A stream ends so long before the server would cut it; the browser opens the next one, and its session is looked at again."""
+
+
+class Stream(StreamingResponse):
+    """Server-sent events, of a viewer who `leave`s at their end, also where none was sent."""
+
+    def __init__(self, events: AsyncIterator[str], leave: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
 
 
 def _wants(ask: Ask, attempt: Mapping[str, Any]) -> bool:
@@ -79,36 +96,37 @@ async def live(ask: Ask) -> Response:
 async def events(ask: Ask) -> Response:
     """The attempts that follow those on the page, as server-sent events: each is a row of the page's table."""
     ask.workspace(ask.query.get("workspace"))
-    if not ask.parts.live.may_view(ask.person.who):
-        raise HTTPException(429, "too many live pages are open: close some")
     last = ask.request.headers.get("last-event-id") or ask.query.get("after", "")
     after = int(last) if last.isascii() and last.isdigit() and len(last) < 20 else 0
+    queue = ask.parts.live.join(after, ask.person.who)
+    if queue is None:
+        raise HTTPException(429, "too many live pages are open: close some")
+    return Stream(_events(ask, queue), partial(ask.parts.live.leave, queue))
 
-    async def stream() -> AsyncIterator[str]:
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + max(LEAST_SECONDS, ask.settings.api_request_seconds - SPARE_SECONDS)
-        async with ask.parts.live.viewing(after, ask.person.who) as queue:
-            yield "retry: 200\n\n"
-            said, look_at = "", loop.time() + LOOK_SECONDS
-            while (left := ends - loop.time()) > 0:
-                if loop.time() >= look_at:
-                    if not await ask.is_still_allowed():
-                        return
-                    look_at = loop.time() + LOOK_SECONDS
-                state = shown_state(ask.parts.live.state, in_portal=ask.is_portal)
-                if said != state:
-                    said = state
-                    yield f"event: state\ndata: {said}\n\n"
-                try:
-                    first = await asyncio.wait_for(queue.get(), min(BEAT_SECONDS, LOOK_SECONDS, left))
-                except TimeoutError:
-                    yield ": still here\n\n"
-                    continue
-                if first is None:  # another state
-                    continue
-                await asyncio.sleep(TOGETHER_SECONDS)
-                wanted = [one for one in (first, *_rest(queue)) if one and _wants(ask, one[1])]
-                if texts := [_event(ask, *one) for one in wanted[-MOST_AT_ONCE:]]:
-                    yield "".join(texts)
 
-    return StreamingResponse(stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+async def _events(ask: Ask, queue: ViewersQueue) -> AsyncIterator[str]:
+    """What a viewer reads until the server would cut it, or the session has ended."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + max(LEAST_SECONDS, ask.settings.api_request_seconds - SPARE_SECONDS)
+    yield "retry: 200\n\n"
+    said, look_at = "", loop.time() + LOOK_SECONDS
+    while (left := ends - loop.time()) > 0:
+        if loop.time() >= look_at:
+            if not await ask.is_still_allowed():
+                return
+            look_at = loop.time() + LOOK_SECONDS
+        state = shown_state(ask.parts.live.state, in_portal=ask.is_portal)
+        if said != state:
+            said = state
+            yield f"event: state\ndata: {said}\n\n"
+        try:
+            first = await asyncio.wait_for(queue.get(), min(BEAT_SECONDS, LOOK_SECONDS, left))
+        except TimeoutError:
+            yield ": still here\n\n"
+            continue
+        if first is None:  # another state
+            continue
+        await asyncio.sleep(TOGETHER_SECONDS)
+        wanted = [one for one in (first, *_rest(queue)) if one and _wants(ask, one[1])]
+        if texts := [_event(ask, *one) for one in wanted[-MOST_AT_ONCE:]]:
+            yield "".join(texts)
