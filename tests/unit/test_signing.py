@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from dispatcher.errors import InvalidInput, SignatureInvalid
-from dispatcher.signing import key_of, new_secret, signature, verify, webhook_headers
+from dispatcher.signing import check_secret, key_of, new_secret, signature, verify, webhook_headers
 
 KEY, OTHER_KEY = b"k" * 24, b"o" * 64
 SECRET, OTHER_SECRET = new_secret(KEY), new_secret(OTHER_KEY)
@@ -128,6 +128,14 @@ def test_the_first_ten_signatures_are_looked_at() -> None:
     assert verify(signed(signature=tenth), BODY, SECRET, now=NOW)
     with pytest.raises(SignatureInvalid, match="no signature matches"):
         verify(signed(signature=eleventh), BODY, SECRET, now=NOW)
+
+
+def test_a_secret_that_is_verified_with_is_not_kept() -> None:
+    """People paste theirs where a signature is checked; those that sign are kept."""
+    key_of.cache_clear()
+    assert verify(signed(), BODY, SECRET, now=NOW)
+    check_secret(SECRET)
+    assert 0 == key_of.cache_info().currsize
 
 
 @pytest.mark.parametrize("age", [0, 1, -1, 300, -300])
