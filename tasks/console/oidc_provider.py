@@ -37,6 +37,7 @@ class Provider:
         self._clock = clock
         self._client: httpx.AsyncClient | None = None
         self._kept: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._reading: dict[str, asyncio.Task[dict[str, Any]]] = {}
 
     async def document(self) -> dict[str, Any]:
         """Its discovery document (OpenID Connect Discovery 1.0 §4), whose issuer and URLs are checked."""
@@ -64,20 +65,37 @@ class Provider:
 
     async def close(self) -> None:
         """Closes its connections."""
+        for task in self._reading.values():
+            task.cancel()
         if self._client:
             await self._client.aclose()
 
     async def _read(
         self, url: str, check: Callable[[dict[str, Any]], None] = lambda _: None
     ) -> dict[str, Any]:
-        """A document of it, from memory while it is fresh."""
+        """A document of it, from memory while it is fresh.
+
+        Those who want it at the same time share a request: strangers may, however many, while it does not answer.
+        """
         read_at, found = self._kept.get(url, (0.0, None))
-        if found is None or self._clock() - read_at >= KEPT_SECONDS:
-            status, found = await self._ask("GET", url)
-            if status != 200:
-                raise self._refused("document", status, found)
-            check(found)
-            self._kept[url] = self._clock(), found
+        if found is not None and self._clock() - read_at < KEPT_SECONDS:
+            return found
+        if url not in self._reading:
+            task = self._reading[url] = asyncio.create_task(self._fetched(url, check))
+            task.add_done_callback(lambda done: self._read_ended(url, done))
+        return await asyncio.shield(self._reading[url])
+
+    def _read_ended(self, url: str, task: "asyncio.Task[dict[str, Any]]") -> None:
+        del self._reading[url]
+        if not task.cancelled():
+            task.exception()  # or asyncio would log one that nobody waits for any more
+
+    async def _fetched(self, url: str, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        status, found = await self._ask("GET", url)
+        if status != 200:
+            raise self._refused("document", status, found)
+        check(found)
+        self._kept[url] = self._clock(), found
         return found
 
     def _check(self, document: dict[str, Any]) -> None:
