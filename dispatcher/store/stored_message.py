@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,7 @@ import structlog
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import Status, decode_json
-from dispatcher.store.message_record import MessageRecord, read_record
+from dispatcher.store.message_record import OF_THE_STATUS, MessageRecord, read_record
 from dispatcher.values import MAX_COST, is_deep
 
 MAX_DIGITS = 12
@@ -71,6 +71,13 @@ def newest(messages: Iterable[StoredMessage]) -> dict[str, StoredMessage]:
         if one.uuid not in known or _changed_ms(known[one.uuid]) < _changed_ms(one):
             known[one.uuid] = one
     return known
+
+
+def completed(message: StoredMessage, earlier: StoredMessage) -> StoredMessage:
+    """The same message, with those details that only an earlier record of it has; its statuses, with their errors and times, stay."""
+    lacking = [one.name for one in fields(message) if getattr(message, one.name) in (None, {})]
+    told = {name: getattr(earlier, name) for name in lacking if name not in OF_THE_STATUS}
+    return replace(message, names=message.names | earlier.names, **told)
 
 
 def _changed_ms(message: StoredMessage) -> int:

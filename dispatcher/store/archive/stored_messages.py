@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 
 from dispatcher.errors import InvalidInput
 from dispatcher.model import BY_LETTER, MAX_AHEAD_MS
-from dispatcher.store.archive.archived_message import whole
 from dispatcher.store.archive.messages import ArchivedMessages, Wanted
 from dispatcher.store.archive.messages_by_time import ArchiveSearch, by_time
-from dispatcher.store.archive.read_messages import head_of, pages, read_messages
+from dispatcher.store.archive.read_messages import head_of, known_messages, listed_messages, pages, place_of
 from dispatcher.store.message_reader import BOUNDS, Bounds, Filter, Look, MessageReader, free
 from dispatcher.store.message_record import reference_digest
 from dispatcher.store.messages import Campaign, Messages, channels_from, named
@@ -35,9 +34,7 @@ class MessagesAndArchive(Messages):
 
     async def get_many(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
         """As Messages.get_many."""
-        known = {one.uuid: one for one in await self._in_redis.get_many(workspace, uuids)}
-        if missing := [uuid for uuid in dict.fromkeys(uuids) if uuid not in known]:
-            known |= {one.uuid: one for one in await self._kept(workspace, missing)}
+        known = await known_messages(self._in_redis, self._archive, workspace, uuids)
         return [known[uuid] for uuid in uuids if uuid in known]
 
     async def of_customer(self, workspace: str, channel: str, ids: Sequence[str]) -> dict[str, StoredMessage]:
@@ -67,7 +64,7 @@ class MessagesAndArchive(Messages):
             leads[id_][place] = listed.get(key, [])[:1]
         uuids = [uuid for groups in leads.values() for some in groups for uuid in some]
         every = list(dict.fromkeys([*uuids, *leads]))
-        known = {one.uuid: one for one in await self.get_many(workspace, every)}
+        known = await listed_messages(self._in_redis, self._archive, workspace, every)
         return named(channel, leads, known)
 
     async def to_phone(
@@ -107,7 +104,9 @@ class MessagesAndArchive(Messages):
         if uuids or await self._in_redis.campaign(workspace, campaign):
             return await self.get_many(workspace, uuids)
         wanted = Wanted(workspace, f"campaign:{campaign}")
-        return read_messages(whole(await self._archive.listed(wanted, None, count, skip)).values())
+        page = await self._archive.listed(wanted, None, count, skip)
+        found = await listed_messages(self._in_redis, self._archive, workspace, [one.uuid for one in page])
+        return [*found.values()]
 
     async def sent_between(
         self,
@@ -131,7 +130,7 @@ class MessagesAndArchive(Messages):
             workspace, channel, since_ms, until_ms, now_ms - self._retention_ms - LISTED_LONGER_MS, keep, look
         )
         found: list[StoredMessage] = []
-        async for one in by_time(await self.readers(workspace), self._archive, search, self._bounds):
+        async for one in by_time(self._in_redis, self._archive, search, self._bounds):
             if skip:
                 skip -= 1
                 continue
@@ -144,9 +143,6 @@ class MessagesAndArchive(Messages):
         """As Messages.readers: of Redis alone."""
         return await self._in_redis.readers(workspace)
 
-    async def _kept(self, workspace: str, uuids: Sequence[str]) -> list[StoredMessage]:
-        return read_messages(whole(await self._archive.get(workspace, uuids)).values())
-
     async def _merged(
         self,
         found: Sequence[StoredMessage],
@@ -156,22 +152,23 @@ class MessagesAndArchive(Messages):
         look: Look,
         is_wanted: Callable[[StoredMessage], bool] = lambda _: True,
     ) -> list[StoredMessage]:
-        """The latest of what was found in Redis and of what the archive lists."""
+        """The latest of what was found in Redis and of what the archive lists, each once and at its own place: not where a row of it is listed."""
         latest = {one.uuid: one for one in found}
-        of_archive, looked_at = 0, 0
+        looked_at = 0
         async for page in pages(self._archive, wanted, max(count, FEWEST)):
             looked_at += len(page)
             await look(len(page))
-            kept = {one.uuid: one for one in read_messages(whole(page).values())}
-            there = await self._in_redis.get_many(wanted.workspace, [*kept])
-            for one in (kept | {one.uuid: one for one in there}).values():  # as Redis has them
-                if one.uuid not in latest and keep(head_of(one)) and is_wanted(one):
-                    latest[one.uuid] = one
-                    of_archive += 1
-            if of_archive >= count:
+            uuids = [one.uuid for one in page if one.uuid not in latest]
+            there = await listed_messages(self._in_redis, self._archive, wanted.workspace, uuids)
+            latest |= {
+                uuid: one
+                for uuid, one in there.items()
+                if one.sent_ms <= wanted.to_ms and keep(head_of(one)) and is_wanted(one)
+            }
+            if sum(place_of(one) >= page[-1].place for one in latest.values()) >= count:
                 break
             if looked_at >= self._bounds.looked_at:
                 raise InvalidInput(
                     f"more than {looked_at:,} messages would have to be looked at: say an earlier sendDate"
                 )
-        return sorted(latest.values(), key=lambda one: (one.sent_ms, one.uuid), reverse=True)[:count]
+        return sorted(latest.values(), key=place_of, reverse=True)[:count]
