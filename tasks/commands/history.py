@@ -115,7 +115,7 @@ async def _found(store: wiring.Store, archive: Archive, asked: Filter) -> AsyncI
         return archived(archive, wanted)
     names = [asked.workspace] if asked.workspace else await store.workspaces.names()
     of = [read(one) for name in names for one in await archive.of_message(name, asked.message)]
-    matching = [one for one in of if wanted.has(one)]
+    matching = [one for one in of if one and wanted.has(one)]
 
     async def steps() -> AsyncIterator[Step]:
         for one in sorted(matching, key=ended_at, reverse=True):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dispatcher.codec import is_time
 from dispatcher.errors import InvalidInput, visible
+from dispatcher.store.entry import read_entry
 
 Id = tuple[str, str]
 """Workspace, and eventId or `eventId.subscription`."""
@@ -79,14 +79,14 @@ class Kept:
         return self.workspace, self.id
 
     def archived(self) -> ArchivedCallback:
-        """The same as the archive keeps it. Raises InvalidInput if the entry is none that has ended."""
+        """The same as the archive keeps it. Raises InvalidInput if the entry is none that has ended, or that can be read."""
         try:
+            if not read_entry(self.entry).ended:
+                raise ValueError("it has not ended")
             head, _, records = self.entry.decode().partition("\n")
             words = head.split(" ", 10)
             digest, event_type, status, accepted, state, claims, endpoint, message, life, ended = words[:10]
             last = records.rpartition("\n")[2].split(" ") if records else []
-            if not (is_time(int(accepted)) and is_time(int(accepted) + int(ended))):
-                raise ValueError("no time")
             return ArchivedCallback(
                 self.workspace,
                 self.id,

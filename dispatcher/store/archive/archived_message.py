@@ -17,7 +17,7 @@ from dispatcher.store.message_record import (
     may_follow,
     read_record,
 )
-from dispatcher.store.stored_message import StoredMessage, message_of
+from dispatcher.store.stored_message import DAMAGED, StoredMessage, message_of
 from dispatcher.store.traces import bare, written
 
 DETAILS = Details.__struct_fields__
@@ -118,11 +118,24 @@ def whole(messages: Iterable[ArchivedMessage]) -> dict[str, ArchivedMessage]:
 
 
 def together(rows: Sequence[ArchivedMessage]) -> ArchivedMessage:
-    """One row from several of the same message. It went to the archive several times: after a status that came late, its record began anew."""
+    """One row from several of the same message. It went to the archive several times: after a status that came late, its record began anew.
+
+    A damaged one adds nothing to others.
+    """
+    if len(rows) > 1:
+        rows = [one for one in rows if _is_whole(one)] or rows[-1:]
     first, *others = sorted(rows, key=lambda one: (one.changed_ms, one.kept_ms))
     for other in others:
         first = _together(first, other)
     return first
+
+
+def _is_whole(row: ArchivedMessage) -> bool:
+    try:
+        row.message(), row.look_ups()
+    except DAMAGED:
+        return False
+    return bool(row.history)
 
 
 def _together(earlier: ArchivedMessage, later: ArchivedMessage) -> ArchivedMessage:

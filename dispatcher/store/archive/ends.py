@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
+import structlog
 from msgspec.structs import replace
 
-from dispatcher.errors import ArchiveUnavailable, RedisUnavailable
+from dispatcher.errors import ArchiveUnavailable, InvalidInput, RedisUnavailable
 from dispatcher.rules.outcomes import State
 from dispatcher.store.archive.archive import After, Archive
 from dispatcher.store.archive.archived_callback import ArchivedCallback
@@ -16,6 +17,8 @@ from dispatcher.store.stored_callback import StoredCallback
 
 FIRST_LOOK, LOOK = 100, 500
 """Callbacks of the archive that are looked at in one query: the first, and at most; each looks at twice as many as the one before."""
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 Step = tuple[After, StoredCallback | None]
@@ -52,16 +55,20 @@ async def archived(archive: Archive, which: Which, after: After | None = None) -
     """What the archive has, latest end first. Raises ArchiveUnavailable."""
     async for some, end in _pages(archive, which, after):
         for one in some:
-            yield (one.ended_ms, *one.key), read(one)
+            if shown := read(one):
+                yield (one.ended_ms, *one.key), shown
         if end:
             yield end, None
 
 
-def read(one: ArchivedCallback) -> StoredCallback:
-    """A callback of the archive, for display."""
-    return stored(
-        one.key, read_entry(one.entry()), one.endpoint_name.encode() or None, None, None, one.answer
-    )
+def read(one: ArchivedCallback) -> StoredCallback | None:
+    """A callback of the archive, for display. A damaged one is logged and gives None, so that it does not hide others."""
+    try:
+        entry = read_entry(one.entry())
+    except InvalidInput as error:
+        log.error("archive.unreadable", workspace=one.workspace, event_id=one.id, problem=str(error))
+        return None
+    return stored(one.key, entry, one.endpoint_name.encode() or None, None, None, one.answer)
 
 
 async def in_order(
@@ -149,8 +156,8 @@ async def _only_archived(
             place = (one.ended_ms, *one.key)
             if last and place < last:
                 return
-            if ended.get(one.key, one.ended_ms) == one.ended_ms:
-                yield place, read(one)
+            if ended.get(one.key, one.ended_ms) == one.ended_ms and (shown := read(one)):
+                yield place, shown
         if end is None or (last and end < last):
             return
         yield end, None

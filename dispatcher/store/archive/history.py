@@ -79,7 +79,7 @@ class CallbacksAndArchive:
 
     async def _kept(self, asked: Awaitable[list[ArchivedCallback]]) -> list[StoredCallback]:
         try:
-            return [read(one) for one in await asked]
+            return [shown for one in await asked if (shown := read(one))]
         except ArchiveUnavailable as error:
             if self._away is None:
                 raise

@@ -195,7 +195,7 @@ def _put(db: sqlite3.Connection, messages: Sequence[ArchivedMessage]) -> None:
     for place in _erased(db, told):
         del told[place]
     for place, known in _known(db, told).items():
-        told[place].append(known)
+        told[place].insert(0, known)
         db.executemany(DROP_KEY, _keys(place[0], known))
     rows = {place: together(some) for place, some in told.items()}
     db.executemany(PUT, [(number, *_values(one)) for (number, _), one in rows.items()])
