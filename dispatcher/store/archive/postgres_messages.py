@@ -1,18 +1,21 @@
 """The messages of an archive in PostgreSQL.
 
 A message is in the partition of the day on which it was over. So it cannot be unique by its uuid alone: one that is told again
-within a day takes the place of what is there, and one that comes later has a row more (archived_message.whole).
+within a day takes the place of what is there, and one that comes later has a row more (archived_message.whole). Texts are written as
+postgres_nul.py says.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from msgspec.structs import replace
 from psycopg.errors import UniqueViolation
 
 from dispatcher.store.archive.archived_message import ArchivedMessage, together, whole
 from dispatcher.store.archive.messages import Counted, Place, Wanted, counted
 from dispatcher.store.archive.postgres_days import time_of
 from dispatcher.store.archive.postgres_erased import remember_erased, without_erased
+from dispatcher.store.archive.postgres_nul import MARK, escaped, escaped_list, unescaped, unescaped_list
 from dispatcher.store.archive.postgres_rows import copy
 from dispatcher.store.archive.postgres_schema import Connection
 from dispatcher.store.fingerprints import id_of_message
@@ -90,18 +93,24 @@ class PostgresMessages:
     async def get(self, workspace: str, uuids: Collection[str]) -> list[ArchivedMessage]:
         """As ArchivedMessages.get."""
         query = f"SELECT {READ} {FROM} WHERE workspace.name = %s AND uuid = ANY(%s::text[])"
-        return await self._run(lambda db: _read(db, query, [workspace, _possible(uuids)]))
+        return await self._run(lambda db: _read(db, query, [workspace, [*map(escaped, uuids)]]))
 
     async def listed(
         self, wanted: Wanted, after: Place | None, count: int, skip: int = 0
     ) -> list[ArchivedMessage]:
         """As ArchivedMessages.listed."""
-        if not _possible([wanted.key]):
-            return []
         order, sign = ("DESC", "<") if wanted.latest_first else ("ASC", ">")
         where = f"AND (key_of.sent_ms, key_of.uuid) {sign} (%s, %s)" if after else ""
         query = LISTED.format(read=READ, after=where, order=order)
-        of = [wanted.workspace, wanted.key, wanted.from_ms, wanted.to_ms, *(after or ()), count, skip]
+        of = [
+            wanted.workspace,
+            escaped(wanted.key),
+            wanted.from_ms,
+            wanted.to_ms,
+            *(after or ()),
+            count,
+            skip,
+        ]
         return await self._run(lambda db: _read(db, query, of))
 
     async def latest(self, workspace: str, keys: Collection[str]) -> dict[str, list[str]]:
@@ -113,8 +122,8 @@ class PostgresMessages:
 
         async def run(db: Connection) -> dict[str, list[str]]:
             found: dict[str, list[str]] = {}
-            for key, uuid in await (await db.execute(query, [workspace, _possible(keys)])).fetchall():
-                found.setdefault(key, []).append(uuid)
+            for key, uuid in await (await db.execute(query, [workspace, [*map(escaped, keys)]])).fetchall():
+                found.setdefault(unescaped(key), []).append(uuid)
             return found
 
         return await self._run(run)
@@ -123,9 +132,7 @@ class PostgresMessages:
         """As ArchivedMessages.campaign."""
 
         async def run(db: Connection) -> Counted | None:
-            if not _possible([campaign]):
-                return None
-            found = await db.execute(CAMPAIGN, [workspace, f"campaign:{campaign}"])
+            found = await db.execute(CAMPAIGN, [workspace, escaped(f"campaign:{campaign}")])
             return counted(await found.fetchall())
 
         return await self._run(run)
@@ -175,7 +182,7 @@ class PostgresMessages:
             db, "dispatcher.message", COLUMNS, TYPES, [_row(one, numbers[one.workspace]) for one in rows]
         )
         keys = [
-            (time_of(one.kept_ms), one.sent_ms, numbers[one.workspace], key, one.uuid)
+            (time_of(one.kept_ms), one.sent_ms, numbers[one.workspace], escaped(key), one.uuid)
             for one in rows
             for key in one.look_ups()
         ]
@@ -202,14 +209,9 @@ async def _take_out(
     for one in rows:
         found.setdefault((one.workspace, one.uuid), []).append(one)
     for workspace in sorted({one.workspace for one in rows}):
-        gone = [(one.uuid, one.keys, one.sent_ms) for one in rows if one.workspace == workspace]
+        gone = [(one.uuid, escaped_list(one.keys), one.sent_ms) for one in rows if one.workspace == workspace]
         await _drop_keys(db, workspace, gone, since)
     return found
-
-
-def _possible(texts: Iterable[str]) -> list[str]:
-    """Those that PostgreSQL can have."""
-    return [one for one in texts if "\0" not in one]
 
 
 def _each(messages: Sequence[ArchivedMessage]) -> list[ArchivedMessage]:
@@ -222,12 +224,20 @@ def _each(messages: Sequence[ArchivedMessage]) -> list[ArchivedMessage]:
 
 
 def _row(one: ArchivedMessage, workspace: int) -> tuple[object, ...]:
-    others = (getattr(one, name) for name in OTHERS)
+    others = (escaped_list(one.keys) if name == "keys" else escaped(getattr(one, name)) for name in OTHERS)
     return time_of(one.kept_ms), one.sent_ms, one.changed_ms, workspace, *others
 
 
 async def _read(db: Connection, query: str, values: Sequence[object]) -> list[ArchivedMessage]:
-    return [ArchivedMessage(*row) for row in await (await db.execute(query, values)).fetchall()]
+    return [_message(row) for row in await (await db.execute(query, values)).fetchall()]
+
+
+def _message(row: Sequence[Any]) -> ArchivedMessage:
+    found = ArchivedMessage(*row)
+    if not any(isinstance(one, str) and MARK in one for one in row):
+        return found
+    texts = {name: unescaped(getattr(found, name)) for name in OTHERS if name != "keys"}
+    return replace(found, keys=unescaped_list(found.keys), **texts)
 
 
 async def _drop_keys(
