@@ -270,3 +270,22 @@ def test_ended_twice_without_a_replay(run: Run) -> None:
     found = run(run.archive.get([early.key]))
     assert late.ended_ms == found[-1].ended_ms
     assert {early.key: late.digest} == run(run.archive.digests([early.key]))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("", "base=1"), ("", "base=0"), ("base=2", "base=10"), ("to=a,b base=1", "to=a,b base=3 replay_of=e7")],
+)
+@pytest.mark.parametrize("is_set_back", [True, False])
+def test_a_clock_that_was_set_back(run: Run, *, is_set_back: bool, before: str, after: str) -> None:
+    """A callback that was replayed is as its replay ended, also where a clock that was set back since says that this was earlier."""
+    ended_ms = DAY * DAY_MS + 50_000
+    end = msgspec.structs.replace(callback(1, failed=True), ended_ms=ended_ms, extra=before)
+    shift_ms = -2 * DAY_MS if is_set_back else DAY_MS
+    again = msgspec.structs.replace(callback(1), ended_ms=ended_ms + shift_ms, extra=after)
+    other = callback(2, failed=True)
+    run(run.archive.put([end, other]))
+    for _ in range(2):
+        run(run.archive.put([again]))
+        assert [again] == run(run.archive.get([end.key]))
+    assert [other] == run(run.archive.get([other.key]))

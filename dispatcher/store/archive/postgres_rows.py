@@ -67,13 +67,23 @@ async def copy(
             await copying.write_row(row)
 
 
+def _base(table: str) -> str:
+    """How many attempts a callback had before it was replayed; -1: it was not."""
+    return f"coalesce(substring({table}.extra FROM '(?:^| )base=([0-9]{{1,18}})')::bigint, -1)"
+
+
 async def remove_older(db: Connection, callbacks: Sequence[ArchivedCallback]) -> None:
-    """Takes out what an earlier end of these callbacks left."""
+    """Takes out what an earlier end of these callbacks left: also one from before a replay that a clock, set back since, calls later."""
     await db.execute(
-        "DELETE FROM dispatcher.callback USING unnest(%s::text[], %s::text[], %s::timestamptz[]) AS told (workspace, id, ended_at),"
-        " dispatcher.workspace WHERE workspace.name = told.workspace AND callback.workspace = workspace.number"
-        " AND callback.id = told.id AND callback.ended_at < told.ended_at",
-        [*columns([one.key for one in callbacks]), [time_of(one.ended_ms) for one in callbacks]],
+        "DELETE FROM dispatcher.callback USING dispatcher.workspace,"
+        " unnest(%s::text[], %s::text[], %s::timestamptz[], %s::text[]) AS told (workspace, id, ended_at, extra)"
+        " WHERE workspace.name = told.workspace AND callback.workspace = workspace.number AND callback.id = told.id"
+        f" AND (callback.ended_at < told.ended_at OR {_base('callback')} < {_base('told')})",
+        [
+            *columns([one.key for one in callbacks]),
+            [time_of(one.ended_ms) for one in callbacks],
+            [one.extra for one in callbacks],
+        ],
     )
 
 

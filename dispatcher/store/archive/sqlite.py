@@ -107,7 +107,15 @@ JOIN workspace ON workspace.number = callback.workspace
 JOIN endpoint ON endpoint.number = callback.endpoint
 JOIN event_type ON event_type.number = callback.event_type
 """
-INSERT = """
+
+
+def _base(table: str) -> str:
+    """How many attempts a callback had before it was replayed; -1: it was not."""
+    extra = f"(' ' || {table}.extra || ' base=-1')"
+    return f"CAST(substr({extra}, instr({extra}, ' base=') + 6) AS INTEGER)"
+
+
+INSERT = f"""
 INSERT INTO callback
 SELECT (SELECT number FROM workspace WHERE name = ?), ?, (SELECT number FROM endpoint WHERE id = ? AND name = ?), ?,
     (SELECT number FROM event_type WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
@@ -116,8 +124,9 @@ WHERE true ON CONFLICT (workspace, id) DO UPDATE SET endpoint = excluded.endpoin
     state = excluded.state, ended_ms = excluded.ended_ms, life_ms = excluded.life_ms,
     claims = excluded.claims, attempts = excluded.attempts, http_status = excluded.http_status, error = excluded.error,
     records = excluded.records, extra = excluded.extra, answer = excluded.answer, body = excluded.body
-WHERE excluded.ended_ms > callback.ended_ms
+WHERE excluded.ended_ms > callback.ended_ms OR {_base("excluded")} > {_base("callback")}
 """
+"""An end after a replay is later than the one before, whatever the clock said."""
 
 
 class SqliteArchive:
