@@ -90,8 +90,8 @@ class Endpoint:
 
     @property
     def is_down(self) -> bool:
-        """Whether it does not answer or fails while callbacks wait for it; False if the operator stopped it."""
-        return bool(self.down_since_ms and self.waiting and self.stopped_ms is None)
+        """Whether it does not answer or fails while callbacks wait for it; False if a stop or a paused subscription holds them."""
+        return bool(self.down_since_ms and self.waiting and self.stopped_ms is None and not self.is_held)
 
     @property
     def state(self) -> str:

@@ -93,6 +93,24 @@ def test_what_a_paused_subscription_holds(world: World) -> None:
     assert [171_000.0, 1, 0] == [_figures(world)[name] for name in HELD]
 
 
+def test_what_was_down_before_it_was_paused(world: World) -> None:
+    """An endpoint that does not answer is not said to be down while its subscription is paused, and is again when it is resumed."""
+    customer = Customer(world)
+    world.accept(*(callback(f"e{n}.crm", endpoint=CRM, message=f"m{n}") for n in range(11)))
+    for _ in range(10):
+        (one,) = world.claim(CRM, count=1).callbacks
+        world.settle(
+            one.event_id, one.claim, Retry(0), endpoint=CRM, error="timeout", health=EndpointHealth.DOWN
+        )
+    world.now += 7_200_000
+    assert 7200.0 == _figures(world)["down"]
+    world.run(customer.subscriptions.pause("acme", "crm"))
+    world.run(world.ledger.wake())
+    assert 0.0 == _figures(world)["down"]
+    world.run(customer.subscriptions.resume("acme", "crm", world.ledger))
+    assert 7200.0 == _figures(world)["down"]
+
+
 def test_what_was_paused_before_it_was_noted(world: World) -> None:
     """The record of an endpoint whose subscription an earlier version paused is brought up to date by a sweep."""
     customer = Customer(world)
