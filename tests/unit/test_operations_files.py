@@ -25,6 +25,7 @@ from config.environment import PREFIX
 from config.settings import Settings
 from dispatcher.health import PATHS
 from tasks import command_docs
+from tasks.api_protocol import SHUTDOWN_SECONDS
 
 ROOT = Path(__file__).parents[2]
 METRICS = set(re.findall(r"^\| `(dispatcher_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.M))
@@ -271,6 +272,30 @@ def test_network_of_a_pod(name: str) -> None:
     assert [] == [address for address in NOT_PUBLIC.split() if allowed(address, blocks)]
     reaches = [allowed(address, blocks) for address in ("1.1.1.1", "2606:4700::1111")]
     assert [labels["part"] in ("worker", "console")] * 2 == reaches  # the console sends test callbacks
+
+
+def served(part: str) -> dict[str, Any]:
+    """The pod of a part that the cluster sends requests to."""
+    pod: dict[str, Any] = PODS[f"dispatcher-{part}"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize("part", ["api", "console"])
+def test_a_pod_that_is_sent_requests_ends_late(part: str) -> None:
+    """It still takes connections while the cluster hears of its end, and has time for what is under way after that."""
+    [container] = served(part)["containers"]
+    waits, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert ("sleep", True) == (waits, int(seconds) >= 5)
+    assert int(seconds) + SHUTDOWN_SECONDS + 1 < served(part)["terminationGracePeriodSeconds"]
+
+
+def test_what_a_manifest_needs_is_in_its_head() -> None:
+    """Applying dispatcher.yaml starts nothing that its head does not prepare; the console's names the two things it is refused without."""
+    folder = ROOT / "deploy" / "kubernetes"
+    assert "[dispatcher, console" not in (folder / "dispatcher.yaml").read_text()
+    head = (folder / "console.yaml").read_text().partition("apiVersion")[0]
+    assert "DISPATCHER_CONSOLE_URL" in head
+    assert "dispatcher console-key add" in head
 
 
 def allowed(address: str, blocks: list[dict[str, Any]]) -> bool:
