@@ -1,12 +1,12 @@
 """Prometheus metrics: a worker's own, and those of the whole installation. `metrics_server.py` serves them."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from config import logs
 from config.settings import Settings
@@ -14,6 +14,7 @@ from dispatcher.errors import DispatcherError
 from dispatcher.rules.client_certificate import WARN_DAYS
 from dispatcher.store.across.absent import Absent
 from dispatcher.store.client_certificates import EndingCertificate
+from dispatcher.store.damaged import is_of_type
 from dispatcher.store.members import Owners
 from dispatcher.worker.metrics import Histogram, Metrics
 from tasks import wiring
@@ -147,7 +148,7 @@ class InstallationCollector:
             self._note(f"{error}" or type(error).__name__)
             yield _gauge("dispatcher_redis_up", "1 if Redis answers", 0)
             return
-        self._note(self._absent.named())
+        self._note("; ".join([*filter(None, [self._absent.named()]), *found["unreadable"]]))
         yield _gauge("dispatcher_redis_up", "1 if Redis answers", 1)
         absent = len(self._absent.partitions)
         yield _gauge("dispatcher_partitions_absent", "Partitions that did not answer", absent)
@@ -159,7 +160,9 @@ class InstallationCollector:
         yield endpoints
         yield _ends_of(found["certificates"])
         by_reason = ("reason",)
-        if not absent:  # a sum without a partition's part would look like a counter that fell
+        if (
+            found["rejected"] and not absent
+        ):  # a sum without a partition's part would look like a counter that fell
             yield _counts(
                 "dispatcher_all_rejected",
                 "Queue entries ever rejected, by reason",
@@ -180,8 +183,10 @@ class InstallationCollector:
     async def _read(self) -> dict[str, Any]:
         async with wiring.store(self._settings) as store:
             self._absent = store.absent
-            endpoints, rejected = await store.endpoints.all(strict=True), await store.rejected.counts()
-            figures = await store.installation.figures(endpoints, rejected)
+            unreadable: list[str] = []
+            endpoints = await store.endpoints.all(strict=True)
+            rejected = await _counter_of(store.rejected.counts(strict=True), unreadable)
+            figures = await store.installation.figures(endpoints, rejected or {})
             now_ms = await store.installation.now_ms()
             ending = await store.certificates.ending(now_ms)
             owners = Owners.read(
@@ -194,10 +199,23 @@ class InstallationCollector:
                 ):
                     figures |= {name: backlog.count, f"{name}_age": backlog.age_ms / 1000}
             return figures | {
-                "refused": await store.refusals.totals(),
+                "rejected": {} if rejected is None else figures["rejected"],
+                "refused": await _counter_of(store.refusals.totals(), unreadable),
+                "unreadable": unreadable,
                 "certificates": ending,
                 "without_owner": len(owners.without),
             }
+
+
+async def _counter_of(asked: Awaitable[dict[str, int]], unreadable: list[str]) -> dict[str, int] | None:
+    """What counts; None, with the problem in `unreadable`, if its key is of another type: 0 would look like a counter that fell."""
+    try:
+        return await asked
+    except ResponseError as error:
+        if not is_of_type(error):
+            raise
+        unreadable.append(str(error))
+        return None
 
 
 def _ends_of(certificates: Iterable[EndingCertificate]) -> Metric:

@@ -10,6 +10,7 @@ from dispatcher.rules.client_certificate import WARN_DAYS
 from dispatcher.rules.subscription import DEFAULT
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import naming
 from dispatcher.store.keys import Keys
 
 MOST_SHOWN = 100
@@ -41,7 +42,7 @@ class ClientCertificates:
         If there are more, those that ended first are left out.
         """
         key, until = self._keys.client_certificates, now_ms + WARN_MS
-        with translated(self._url):
+        with translated(self._url), naming(key):
             soon = await self._client.zrangebyscore(key, now_ms, until, 0, MOST_SHOWN, withscores=True)
             left = MOST_SHOWN - len(soon)
             ended = await self._client.zrevrangebyscore(key, f"({now_ms}", "-inf", 0, left, withscores=True)

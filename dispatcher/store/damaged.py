@@ -47,12 +47,28 @@ async def of_type(asked: Awaitable[Any], key: str, otherwise: Any) -> Any:
 
 
 @contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Has Redis's error that the key is of another type say which key it is."""
+    try:
+        yield
+    except ResponseError as error:
+        if not is_of_type(error):
+            raise
+        raise ResponseError(f"WRONGTYPE the key {key} holds a value of another type") from None
+
+
+def is_of_type(error: Exception) -> bool:
+    """Whether an error of Redis says that a key is of another type."""
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
+
+
+@contextmanager
 def named(key: str) -> Iterator[None]:
     """Raises OtherFormat, which names the key, for Redis's error that the key is of another type."""
     try:
         yield
     except ResponseError as error:
-        if str(error).startswith("WRONGTYPE"):
+        if is_of_type(error):
             raise _written_over(key, "a value of another type") from None
         raise
 
@@ -79,7 +95,7 @@ def reply(found: Any, key: str, otherwise: Any) -> Any:
     """
     if not isinstance(found, Exception):
         return found
-    if not (isinstance(found, ResponseError) and str(found).startswith("WRONGTYPE")):
+    if not is_of_type(found):
         raise found
     log.error("redis.unreadable", key=key, action="see docs/operations.md, A key was written over by hand")
     return otherwise

@@ -15,7 +15,7 @@ from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.rules.subscription import ACTIVE, DISABLED, PAUSED
 from dispatcher.store.by_score import ByScore, Member
 from dispatcher.store.connection import redis_now_ms, translated
-from dispatcher.store.damaged import number, of_type, real, reply, time_ms
+from dispatcher.store.damaged import naming, number, of_type, real, reply, time_ms
 from dispatcher.store.kept_body import url_of
 from dispatcher.store.keys import Keys, endpoint_id
 
@@ -146,7 +146,8 @@ class Endpoints:
         """
         with translated(self._url):
             asked, key = self._ids(), self._keys.endpoints
-            ids = await (asked if strict else of_type(asked, key, []))
+            with naming(key):
+                ids = await (asked if strict else of_type(asked, key, []))
         found = [
             await self._read(ids[first : first + READ_AT_ONCE]) for first in range(0, len(ids), READ_AT_ONCE)
         ]

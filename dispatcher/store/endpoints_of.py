@@ -10,7 +10,7 @@ import redis.asyncio
 from dispatcher.errors import InvalidInput
 from dispatcher.rules.endpoint_name import EndpointName, subscription_of
 from dispatcher.store.command_parts import in_parts
-from dispatcher.store.damaged import number, reply
+from dispatcher.store.damaged import naming, number, reply
 from dispatcher.store.entry import read_entry
 from dispatcher.store.keys import Keys
 
@@ -43,7 +43,8 @@ async def endpoints_of(
     cursor: Any = None
     while cursor != 0:
         page: Any
-        cursor, page = await client.zscan(keys.endpoints, cursor or 0, count=READ_AT_ONCE)
+        with naming(keys.endpoints):
+            cursor, page = await client.zscan(keys.endpoints, cursor or 0, count=READ_AT_ONCE)
         ids = [id_.decode(errors="replace") for id_, _ in page]
         pipe = client.pipeline(transaction=False)
         for id_ in ids:
@@ -64,7 +65,8 @@ async def pending_of(
     By the callbacks themselves: it looks at all that have not ended, and reads those of the workspace.
     """
     scanned: Any = client.zscan_iter(keys.expiries, match=f"{workspace}:*", count=LOOKED_AT_ONCE)
-    ids = {member.decode(errors="replace").partition(":")[2]: None async for member, _ in scanned}
+    with naming(keys.expiries):
+        ids = {member.decode(errors="replace").partition(":")[2]: None async for member, _ in scanned}
     own = [id_ for id_ in ids if subscription in (None, subscription_of(id_))]
     found: Counter[str] = Counter()
     for some in in_parts(own):

@@ -16,7 +16,7 @@ from dispatcher.rules.partitions import another_number
 from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import redis_now_ms, translated
-from dispatcher.store.damaged import named, needed, of_type, reply
+from dispatcher.store.damaged import named, naming, needed, of_type, reply
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.entry import read_entry
 from dispatcher.store.fingerprints import read_tables
@@ -141,7 +141,7 @@ class Installation:
 
     async def fingerprints_until(self) -> int:
         """Until when callbacks are known that only the archive has, ms since 1970; 0: there are none."""
-        with translated(self._url):
+        with translated(self._url), naming(self._keys.fingerprints):
             found: Any = await self._client.hgetall(self._keys.fingerprints)
         return max((one.ends_ms for one in read_tables(found)), default=0)
 
@@ -171,14 +171,15 @@ class Installation:
     async def waiting(self) -> tuple[int, int]:
         """How many status changes are on the queue, and how many callbacks have not ended."""
         with translated(self._url):
-            queued, pending = await self._ask_what_waits().execute()
-        return queued, pending
+            return await self._what_waits(strict=True)
 
-    def _ask_what_waits(self) -> Any:
+    async def _what_waits(self, *, strict: bool) -> tuple[int, int]:
+        """As `waiting`; nothing in a key of another type, which is logged, or `strict`, raises ResponseError, which names it."""
         pipe = self._client.pipeline(transaction=False)
         pipe.xlen(self._keys.events)
         pipe.zcard(self._keys.expiries)
-        return pipe
+        queued, pending = await pipe.execute(raise_on_error=False)
+        return _count(queued, self._keys.events, strict), _count(pending, self._keys.expiries, strict)
 
     async def unread(self) -> Unread:
         """What lies on the queue of an installation with one partition, if this is one with several: nobody reads it."""
@@ -187,7 +188,8 @@ class Installation:
     async def workers(self) -> dict[str, dict[str, Any]]:
         """Heartbeats of the last 15 s by worker name; `signedMs` is when, in ms since 1970 by Redis's clock."""
         with translated(self._url):
-            found = await self._client.zrange(self._keys.workers, 0, -1, withscores=True)
+            with naming(self._keys.workers):
+                found = await self._client.zrange(self._keys.workers, 0, -1, withscores=True)
             names = [name.decode(errors="replace") for name, _ in found]
             heartbeats = [
                 heartbeat
@@ -203,8 +205,7 @@ class Installation:
     async def load(self, *, strict: bool = False) -> Load:
         """What waits, and since when; nothing in a key of another type, which is logged, or `strict`, raises ResponseError."""
         with translated(self._url):
-            queued, waiting = await self._ask_what_waits().execute(raise_on_error=strict)
-            queued, waiting = reply(queued, self._keys.events, 0), reply(waiting, self._keys.expiries, 0)
+            queued, waiting = await self._what_waits(strict=strict)
             first = await of_type(self._client.xrange(self._keys.events, count=1), self._keys.events, ())
             now_ms = await redis_now_ms(self._client)
             soon = self._client.zcount(self._keys.expiries, now_ms, now_ms + EXPIRING_MS)
@@ -229,7 +230,7 @@ class Installation:
 
     async def to_archive(self) -> Backlog:
         """What waits for the archive."""
-        with translated(self._url):
+        with translated(self._url), naming(self._keys.to_archive):
             count = await self._client.xlen(self._keys.to_archive)
             first = await self._client.xrange(self._keys.to_archive, count=1)
             now_ms = await redis_now_ms(self._client)
@@ -237,7 +238,7 @@ class Installation:
 
     async def messages_to_archive(self) -> Backlog:
         """What waits for the archive of messages that are over, or have not changed for long."""
-        with translated(self._url):
+        with translated(self._url), naming(self._keys.status_due):
             now_ms = await redis_now_ms(self._client)
             count = await self._client.zcount(self._keys.status_due, "-inf", now_ms)
             first: Any = await self._client.zrange(self._keys.status_due, 0, 0, withscores=True)
@@ -272,6 +273,15 @@ class Installation:
             "endpoints": Counter(one.state for one in endpoints),
             "rejected": dict.fromkeys(REJECTIONS, 0) | rejected,
         }
+
+
+def _count(found: Any, key: str, strict: bool) -> int:
+    if not strict:
+        return int(reply(found, key, 0))
+    with naming(key):
+        if isinstance(found, Exception):
+            raise found
+    return int(found)
 
 
 def _endpoint_of(entry: bytes | None) -> str:

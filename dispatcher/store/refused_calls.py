@@ -11,7 +11,7 @@ from contextlib import suppress
 import structlog
 
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import number
+from dispatcher.store.damaged import naming, number
 from dispatcher.store.keys import Keys
 from dispatcher.store.wire import Call
 
@@ -86,7 +86,7 @@ class Refusals:
 
     async def totals(self) -> dict[str, int]:
         """How many calls were ever refused, by reason. Raises RedisUnavailable."""
-        with translated(self._url):
+        with translated(self._url), naming(self._keys.api_refused):
             flat = await self._call("HGETALL", self._keys.api_refused)
         found = {
             name.decode(errors="replace"): number(count)

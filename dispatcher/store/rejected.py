@@ -10,7 +10,7 @@ import structlog
 from dispatcher.model import is_time, iso
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import number, of_type
+from dispatcher.store.damaged import naming, number, of_type
 from dispatcher.store.keys import Keys
 
 FIELDS = {"entry", "at", "reason", "detail", "workspace", "eventId", "raw"}
@@ -82,12 +82,14 @@ class Rejected:
         with translated(self._url):
             return sum([await self._client.xdel(self._keys.rejected, *some) for some in in_parts(ids)])
 
-    async def counts(self) -> dict[str, int]:
-        """How many entries were ever rejected, by reason."""
-        with translated(self._url):
-            counts = await of_type(
-                self._client.hgetall(self._keys.rejected_counts), self._keys.rejected_counts, {}
-            )
+    async def counts(self, *, strict: bool = False) -> dict[str, int]:
+        """How many entries were ever rejected, by reason.
+
+        None if their key is of another type, which is logged, or `strict`, raises ResponseError, which names it.
+        """
+        asked, key = self._client.hgetall(self._keys.rejected_counts), self._keys.rejected_counts
+        with translated(self._url), naming(key):
+            counts = await (asked if strict else of_type(asked, key, {}))
         return {reason.decode(errors="replace"): number(count) for reason, count in sorted(counts.items())}
 
 

@@ -21,7 +21,7 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.client_certificates import ends_of
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import named, number, of_type, reply
+from dispatcher.store.damaged import named, naming, number, of_type, reply
 from dispatcher.store.endpoints_of import Owned, endpoints_of, pending_of
 from dispatcher.store.installation import Installation
 from dispatcher.store.key_rotation import new_secret, rotated_fields
@@ -337,11 +337,11 @@ class Workspaces:
     def _note_certificates(
         self, pipe: Any, before: Mapping[str, int | None], after: Mapping[str, int | None]
     ) -> None:
-        """Notes when client certificates end, where a change is one of theirs."""
+        """Notes when client certificates end: also those that a change leaves as they are, as the list may have been lost."""
         for member in before.keys() | after.keys():
             ends_ms = after.get(member)
-            if ends_ms == before.get(member) and member in after:
-                continue
+            if ends_ms is None and before.get(member) is None and member in after:
+                continue  # there is none, or it cannot be unsealed
             if ends_ms is None:
                 pipe.zrem(self._keys.client_certificates, member)
             else:
@@ -396,8 +396,10 @@ class Workspaces:
         api_keys = self._keys.api_keys(workspace)
 
         async def remove(pipe: Any) -> None:
-            members = await pipe.smembers(api_keys)
-            known = await pipe.zrange(self._keys.client_certificates, 0, -1)
+            with naming(api_keys):
+                members = await pipe.smembers(api_keys)
+            with naming(self._keys.client_certificates):
+                known = await pipe.zrange(self._keys.client_certificates, 0, -1)
             await self._require_list(pipe)
             pipe.multi()
             if own := [one for one in known if one.startswith(f"{workspace} ".encode())]:

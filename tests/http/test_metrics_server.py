@@ -115,7 +115,7 @@ def test_a_bug_in_a_scrape(capfd: pytest.CaptureFixture[str]) -> None:
     assert ("", "") == capfd.readouterr()
 
 
-@pytest.mark.parametrize("key", ["events", "expiries", "endpoints"])
+@pytest.mark.parametrize("key", ["events", "expiries", "endpoints", "workers", "expiries-of-certificates"])
 def test_a_damaged_key(redis_url: str, key: str) -> None:
     """While Redis cannot be read, whatever the reason, a scrape has `dispatcher_redis_up` alone; that is logged once."""
     settings = Settings(redis_url=redis_url)
@@ -132,4 +132,28 @@ def test_a_damaged_key(redis_url: str, key: str) -> None:
         metrics = [line for line in body.splitlines() if not line.startswith("#")]
         assert (200, ["dispatcher_redis_up 0.0"]) == (one, metrics)
     assert (200, True) == (status, "dispatcher_redis_up 1.0" in whole)
-    assert ["exporter.failed"] == [line["event"] for line in logged if line["log_level"] == "warning"]
+    [failed] = [line for line in logged if line["log_level"] == "warning"]
+    assert "exporter.failed" == failed["event"]
+    assert f"the key dispatcher:{key} holds" in failed["problem"]
+
+
+@pytest.mark.parametrize(
+    ("key", "metric"),
+    [("rejected-counts", "dispatcher_all_rejected_total"), ("api-refused", "dispatcher_api_refused_total")],
+)
+def test_a_damaged_counter(redis_url: str, key: str, metric: str) -> None:
+    """A counter that cannot be read is left out, as 0 would be a reset; all else is there, and the log names the key once."""
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        capture_logs() as logged,
+        served(InstallationCollector(Settings(redis_url=redis_url))) as port,
+    ):
+        client.set(f"dispatcher:{key}", "by hand")
+        bodies = [scraped(port)[1] for _ in range(2)]
+        client.delete(f"dispatcher:{key}")
+        whole = scraped(port)[1]
+    for body in bodies:
+        assert (True, False) == ("dispatcher_redis_up 1.0" in body, f"\n{metric}{{" in body)
+    assert f"\n{metric}{{" in whole
+    [failed] = [line for line in logged if line["log_level"] in ("warning", "error")]
+    assert ("exporter.failed", True) == (failed["event"], f"dispatcher:{key}" in failed["problem"])

@@ -111,6 +111,15 @@ def test_which_are_told(acme: Acme, world: World) -> None:
     assert found[0][0] == "w1"
 
 
+def test_told_again_after_the_list_was_lost(acme: Acme, world: World) -> None:
+    """The next change of a workspace notes all of its certificates again."""
+    one = acme.issue()
+    acme.update("crm", client_certificate=one)
+    world.call("delete", world.keys.client_certificates)
+    acme.update("default", max_concurrency=7)
+    assert [("acme", "crm", one.ends_ms)] == acme.ending()
+
+
 def test_added_with_one_and_removed(acme: Acme, world: World) -> None:
     """Nothing is left of it: not of a subscription, and not of a workspace."""
     before = set(acme.stored)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from dispatcher.errors import StillWaiting
@@ -209,3 +210,12 @@ def test_calls_that_are_taken_back_late(world: World) -> None:
     world.run(QueueWriter(wire, KEYS).refund(Look(1, {}, 0, set()), {"key_1": 2}))
     assert 0 < world.call("ttl", KEYS.api_rate("key_1", 1)) <= 5
     world.run(wire.close())
+
+
+@pytest.mark.parametrize("key", [KEYS.events, KEYS.expiries])
+def test_a_key_that_stops_a_command_is_named(world: World, key: str) -> None:
+    """What waits cannot be told while a shared key is of another type, and the error says which."""
+    world.call("set", key, "by hand")
+    with pytest.raises(ResponseError, match=f"WRONGTYPE the key {key} holds"):
+        world.run(world.installation.waiting())
+    world.call("flushall")

@@ -43,10 +43,10 @@ class RejectedAcross(Rejected):
         tried = await self._partitions.each(lambda n: self._at(n).remove(by_part[n]), by_part)
         return tried.whole(sum(tried.found.values()))
 
-    async def counts(self) -> dict[str, int]:
+    async def counts(self, *, strict: bool = False) -> dict[str, int]:
         """As Rejected.counts."""
         counts: Counter[str] = Counter()
-        for some in (await self._partitions.everywhere(lambda n: self._at(n).counts())).values():
+        for some in (await self._partitions.everywhere(lambda n: self._at(n).counts(strict=strict))).values():
             counts.update(some)
         return dict(sorted(counts.items()))
 
