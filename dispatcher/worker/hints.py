@@ -71,7 +71,7 @@ class Hints:
                 self._changed.clear()
                 while self._waiting:
                     batch = list(islice(iter(self._waiting.take, None), HINT_ENDPOINTS))
-                    if not await self._published(batch):
+                    if not await self._published(batch, stopping):
                         serve_here(batch + self._waiting.take_all())
         finally:
             self._ended.set()
@@ -84,12 +84,14 @@ class Hints:
             await asyncio.wait_for(self._ended.wait(), LAST_SECONDS)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _published(self, batch: Sequence[Hint]) -> bool:
+    async def _published(self, batch: Sequence[Hint], stopping: asyncio.Event) -> bool:
         loop = asyncio.get_running_loop()
         self._is_publishing = True
         try:
             await loop.run_in_executor(self._thread, self._publish, batch)
         except Exception as error:
+            if stopping.is_set() and isinstance(error, RuntimeError):
+                return False  # the interpreter ends, and no thread takes anything any more: the broker is not at fault
             if not self._fails:
                 log.warning("hints.unpublished", problem=str(error), action="serving the endpoints here")
             self._fails = True

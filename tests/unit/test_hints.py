@@ -1,6 +1,8 @@
 """Hints for other workers: how they are published, and what happens when that fails or hangs, or the worker stops."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -217,3 +219,40 @@ def test_a_broker_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(hints, "LAST_SECONDS", 0.01)
     play(story)
+
+
+LATE_HINT = """
+import asyncio, threading
+from dispatcher.store.replies import Hint
+from dispatcher.worker.hints import Hints
+from dispatcher.worker.metrics import Metrics
+
+async def end_of_the_interpreter():
+    while True:
+        try:
+            await asyncio.to_thread(int)
+        except RuntimeError:
+            return
+
+async def work():
+    metrics, stopping = Metrics(), asyncio.Event()
+    hints = Hints(lambda batch: published.set(), metrics)
+    task = asyncio.create_task(hints.run(lambda served: print("served", len(served)), stopping))
+    hints.add(Hint("e1", "w"))
+    await end_of_the_interpreter()
+    stopping.set()
+    hints.add(Hint("e2", "w"))
+    await hints.end()
+    await task
+    print("unpublished", metrics.hints_unpublished)
+
+published = threading.Event()
+threading.Thread(target=lambda: asyncio.run(work())).start()
+published.wait()
+"""
+
+
+def test_a_hint_after_the_end_of_the_interpreter() -> None:
+    """Where the process ends around the engine (QUIT), what no thread can publish is dropped: the broker has not failed."""
+    done = subprocess.run([sys.executable, "-c", LATE_HINT], capture_output=True, text=True, timeout=60)
+    assert ("unpublished 0\n", "") == (done.stdout, done.stderr)
