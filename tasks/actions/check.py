@@ -73,6 +73,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     yield from _too_late(wiring.policy(settings), settings.expiry_seconds)
     if settings.max_concurrency > settings.max_in_flight:
         yield "DISPATCHER_MAX_CONCURRENCY of one endpoint is above DISPATCHER_MAX_IN_FLIGHT of a whole worker"
+    if settings.breaker_pause_seconds > settings.breaker_max_pause_seconds:
+        yield "DISPATCHER_BREAKER_PAUSE_SECONDS is above DISPATCHER_BREAKER_MAX_PAUSE_SECONDS: every pause has the length of the latter"
     if settings.delivered_body_seconds > settings.ledger_retention_seconds:
         yield "DISPATCHER_DELIVERED_BODY_SECONDS is above DISPATCHER_LEDGER_RETENTION_SECONDS: bodies outlive their callbacks"
     if settings.alert_secret and not settings.alert_url:

@@ -21,6 +21,7 @@ CONNECT_SECONDS = 4.0
 ANSWER_SECONDS = 2.0
 """A broker that does not answer for so long is away, as a server of the ledger is; Celery itself waits longer."""
 
+SET_ANOTHER = "set DISPATCHER_BROKER_URL to one Redis, Sentinel (redis+sentinel://) or RabbitMQ"
 NO_BROKER = {
     "cluster": "the broker is a node of a cluster: Celery cannot use its queues there",
     "sentinel": "the broker is a sentinel, not a server",
@@ -51,9 +52,14 @@ def look_at_broker(settings: Settings) -> list[Finding]:
             why = broker.problem(error, shown, settings.redis_ca_file)
             detail = f"the broker is not reachable: {why}"
             return [Finding("celery", Verdict.BAD, detail, "look at DISPATCHER_BROKER_URL"), encrypted]
+        if connection.transport.driver_type == "memory":
+            detail, advice = (
+                "the broker is each process's own memory: hints reach no other worker",
+                SET_ANOTHER,
+            )
+            return [Finding("celery", Verdict.WARNING, detail, advice), encrypted]
         if detail := NO_BROKER.get(_mode(connection), ""):
-            advice = "set DISPATCHER_BROKER_URL to one Redis, Sentinel (redis+sentinel://) or RabbitMQ"
-            return [Finding("celery", Verdict.BAD, detail, advice), encrypted]
+            return [Finding("celery", Verdict.BAD, detail, SET_ANOTHER), encrypted]
         if refused := _refused(connection):
             detail = f"its user may not {', '.join(refused)}: hints do not come through"
             advice = "give it the rights of docs/operations.md, A user for each role"
