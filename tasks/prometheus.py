@@ -106,6 +106,11 @@ _GAUGES = (
     ("dispatcher_longest_down_seconds", "Duration of the longest current endpoint outage", "down"),
     ("dispatcher_expiring_callbacks", "Callbacks that expire within an hour", "expiring"),
     (
+        "dispatcher_expiring_down_callbacks",
+        "Those of them at endpoints that have been down for more than an hour",
+        "expiring_down",
+    ),
+    (
         "dispatcher_expiring_held_callbacks",
         "Those of them that a stopped endpoint or a paused subscription holds",
         "expiring_held",

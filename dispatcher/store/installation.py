@@ -23,8 +23,10 @@ from dispatcher.store.fingerprints import read_tables
 from dispatcher.store.keys import FORMAT_TEXT, GROWN_INTO, Keys
 
 EXPIRING_MS = 3_600_000
+DOWN_LONG_MS = 3_600_000
+"""From when on an outage is long: what expires then is counted."""
 LOOKED_AT = 10_000
-"""Most callbacks of a partition whose entries are read to count those that a stop or pause holds."""
+"""Most callbacks of a partition whose entries are read to count those that an outage, a stop or a pause holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ class Installation:
         load, memory = await self.load(strict=True), await self.memory()  # what cannot be read is not nothing
         due = [e.now_ms - e.late_since_ms for e in endpoints if e.late_since_ms]
         down = [e.now_ms - e.down_since_ms for e in endpoints if e.is_down]
+        down_long = {e.id for e in endpoints if e.is_down and e.now_ms - e.down_since_ms > DOWN_LONG_MS}
         held = {e.id for e in endpoints if e.waiting and (e.stopped_ms is not None or e.is_held)}
         return {
             "queued": load.queued,
@@ -266,6 +269,7 @@ class Installation:
             "due": max(0, max(due, default=0)) / 1000,
             "down": max(0, max(down, default=0)) / 1000,
             "expiring": load.expiring,
+            "expiring_down": await self.expiring_of(down_long) if down_long and load.expiring else 0,
             "expiring_held": await self.expiring_of(held) if held and load.expiring else 0,
             "workers": len(await self.workers()),
             "memory": memory.used,

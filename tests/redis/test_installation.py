@@ -136,6 +136,21 @@ def test_what_a_stop_holds(world: World) -> None:
     assert [3, 1] == [found["expiring"], found["expiring_held"]]
 
 
+def test_what_an_outage_lets_expire(world: World) -> None:
+    """What expires within an hour counts as an outage's if its own endpoint has been down for more than an hour."""
+    world.ledger.options = replace(world.ledger.options, breaker_failures=1)
+    world.accept(callback("e0", endpoint=A), callback("e1", endpoint=B, message="m1", ttl_ms=9_000_000))
+    world.accept(callback("e2", endpoint=B, message="m2"))
+    world.claim(B)
+    world.settle("e1", 1, Retry(60_000), endpoint=B, error="connect", health=EndpointHealth.DOWN)
+    world.now += 3_600_000
+    short = callback("short", endpoint=A, message="m3", timestamp_ms=world.now, ttl_ms=3_000_000)
+    assert ["accepted"] == world.accept(short)[1]
+    assert [1, 0] == [_figures(world)[name] for name in ("expiring", "expiring_down")]
+    world.now += 1_800_001
+    assert [2, 1] == [_figures(world)[name] for name in ("expiring", "expiring_down")]
+
+
 @pytest.fixture
 def as_exporter(world: World) -> Iterator[redis.asyncio.Redis]:
     """A client with the Redis user that the runbook makes for the exporter."""
