@@ -71,7 +71,6 @@ class Asked:
 
 
 BEHIND = Fault("status changes from before its width grew wait to be forwarded", is_soon_over=True)
-COPY_LATE = Fault("the workspace's record is at its home, and has not come to this partition yet")
 
 
 @dataclass(slots=True)
@@ -95,6 +94,8 @@ class Batch:
 
     workspaces: dict[str, Workspace | None] = field(default_factory=dict)
     """The workspaces that entries name; None for a name without a workspace."""
+    unknown: set[str] = field(default_factory=set)
+    """Those of the names without a workspace that their homes were asked for, and have none for."""
     unplaced: dict[str, list[Rendered]] = field(default_factory=dict)
     """Rendered entries by workspace, until all are rendered and `parts` has them."""
     parts: list[ToAccept] = field(default_factory=lambda: [ToAccept()])

@@ -20,6 +20,7 @@ from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
 from dispatcher.worker.batch import Batch, name_of
 from dispatcher.worker.earlier import EarlierPartitions
+from dispatcher.worker.homes import Homes
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.probe import EXPECTED, Probe
 from dispatcher.worker.redis_watch import RedisWatch
@@ -39,7 +40,7 @@ class Routing:
     router: Router
     ledger_of: Callable[[int], Ledger]
     known_at: Callable[[int], KnownMessages]
-    """What another partition knows, where messages may have begun before a width grew."""
+    """What another partition knows, where messages may have begun before a width grew, and of workspaces without a record here."""
     previous: Previous | None = None
     """Set if the installation has grown."""
     waits: RedisWatch | None = None
@@ -48,6 +49,10 @@ class Routing:
     def earlier(self, now_ms: Callable[[], int]) -> EarlierPartitions:
         """What asks where messages began; `now_ms` is the clock of the Redis of `router`'s partition."""
         return EarlierPartitions(self.router.partitioning, self.router.here, self.known_at, now_ms)
+
+    def homes(self) -> Homes:
+        """What asks whether there are workspaces without a record in `router`'s partition."""
+        return Homes(self.router.partitioning, self.router.here, self.known_at)
 
 
 @dataclass(slots=True)

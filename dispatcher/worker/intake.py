@@ -86,6 +86,7 @@ class Intake:
             routing.router if routing else None,
             routing.previous if routing else None,
             routing.earlier(ledger.now_ms) if routing else None,
+            routing.homes() if routing else None,
         )
         forwarder = Forwarder(ledger, self.token, routing.ledger_of, metrics) if routing else None
         self._acceptor = Acceptor(

@@ -12,7 +12,6 @@ from dispatcher.store.queue import QueueEntry
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker.batch import (
     BEHIND,
-    COPY_LATE,
     OF_THE_MACHINE,
     Asked,
     Batch,
@@ -21,6 +20,7 @@ from dispatcher.worker.batch import (
     Rendered,
 )
 from dispatcher.worker.earlier import EarlierPartitions
+from dispatcher.worker.homes import Homes
 from dispatcher.worker.recorder import Recorder
 from dispatcher.worker.router import Router
 
@@ -34,8 +34,8 @@ Read = Change | Rejection | Exception
 class Preparer:
     """Prepares batches. `now_ms` is Redis's clock; `is_held` says whether entries of a workspace are put off.
 
-    `router` says which entries belong to other partitions, and `earlier` where messages began before a width grew; None: there
-    is one partition. `previous` is asked for the messages that stay with it; None: the installation has not grown.
+    `router` says which entries belong to other partitions, and `earlier` where messages began before a width grew, `homes`
+    whether there is a workspace without a record here; None: there is one partition. `previous` is asked for the messages that stay with it; None: the installation has not grown.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Preparer:
         router: Router | None = None,
         previous: Previous | None = None,
         earlier: EarlierPartitions | None = None,
+        homes: Homes | None = None,
     ) -> None:
         self._workspaces = workspaces
         self._now_ms = now_ms
@@ -57,6 +58,7 @@ class Preparer:
         self._router = router
         self._previous = previous
         self._earlier = earlier
+        self._homes = homes
 
     async def prepare(
         self,
@@ -228,13 +230,16 @@ class Preparer:
             else:
                 batch.forward(target, name, route, entry)
             return True
-        if (
-            not stays
-            and router.copy_is_late(name, entry, self._now_ms())
-            and not await self._workspace(batch, name)
-        ):
-            batch.put_off(name, entry, COPY_LATE)
+        return await self._waits_for_record(batch, entry, name)
+
+    async def _waits_for_record(self, batch: Batch, entry: QueueEntry, name: str) -> bool:
+        """Whether an entry is put off because its workspace has no record here, and may have one at its home."""
+        if not self._homes or name in batch.unknown or await self._workspace(batch, name):
+            return False
+        if fault := await self._homes.why_wait(name):
+            batch.put_off(name, entry, fault)
             return True
+        batch.unknown.add(name)
         return False
 
     def _held_group(self, batch: Batch, groups: Sequence[str]) -> str | None:

@@ -16,8 +16,6 @@ STRANGER_SECONDS = 10.0
 hear of a new width, by more than this."""
 MOST_STRANGERS = 20_000
 """Most such workspaces that are remembered."""
-COPY_LATE_MS = 60_000
-"""How long an entry from its workspace's home waits here for a copy of the record; then the workspace counts as unknown."""
 
 
 class Router:
@@ -27,7 +25,8 @@ class Router:
     partitions, the parts, have copies, which may be late. So
 
     - home takes an entry, or forwards it to the part that its width says;
-    - a part takes what came from home, whatever its own copy says, and what producers put there rightly by its copy;
+    - a part takes what came from home, whatever its own copy says, and what producers put there rightly by its copy; without
+      a copy it waits for one as long as home has the workspace (worker/homes.py);
     - anyone else, and a part in any other case, forwards to home.
 
     An entry is forwarded at most twice, to home and to a part, because what came from home is not forwarded again.
@@ -150,12 +149,6 @@ class Router:
         self._strangers.move_to_end(workspace)
         if len(self._strangers) > MOST_STRANGERS:
             self._strangers.popitem(last=False)
-
-    def copy_is_late(self, workspace: str, entry: QueueEntry, now_ms: int) -> bool:
-        """Whether a workspace that is unknown here may be known to its home, from which an entry came; `now_ms` is Redis's."""
-        home = self.partitioning.home(workspace)
-        enqueued_ms = int(entry.id.partition("-")[0])
-        return home != self.here and came_from(entry) == home and now_ms - enqueued_ms < COPY_LATE_MS
 
 
 def came_from(entry: QueueEntry) -> int | None:

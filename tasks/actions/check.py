@@ -20,7 +20,7 @@ from tasks import tables, wiring
 from tasks.actions.check_archive import look_at_archive
 from tasks.actions.check_broker import look_at_broker
 from tasks.actions.check_previous import look_at_previous
-from tasks.actions.check_servers import look_at_servers, partitions, unread
+from tasks.actions.check_servers import copies, look_at_servers, partitions, unread
 
 NAMED = 5
 """How many client certificates a finding names."""
@@ -56,6 +56,7 @@ async def look(settings: Settings) -> list[Finding]:
             waiting,
             *unread(await store.installation.unread(), settings.key_prefix, now_ms),
             *partitions(store),
+            *await copies(store),
             *await look_at_previous(settings),
             *await look_at_archive(store, settings.archive_after_seconds),
         ]

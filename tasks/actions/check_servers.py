@@ -14,6 +14,9 @@ from dispatcher.store.installation import Unread
 from dispatcher.store.redis_url import RedisUrl
 from tasks import tables, wiring
 
+NAMED = 5
+"""How many workspaces a finding names."""
+
 
 async def look_at_servers(store: wiring.Store) -> list[Finding]:
     """The findings of each server; with several servers, each finding names its own. One that is known to be away is not asked.
@@ -70,6 +73,27 @@ def partitions(store: wiring.Store) -> list[Finding]:
         return [Finding("partitions", Verdict.BAD, line, "see what is wrong with their servers")]
     servers = tables.counted(len(store.nodes), "server", "servers")
     return [Finding("partitions", Verdict.OK, f"all {store.partitions} answer, on {servers}")]
+
+
+async def copies(store: wiring.Store) -> list[Finding]:
+    """Which workspaces' records are not in all of their partitions; nothing if all are."""
+    found = await store.workspaces.not_copied()
+    if not found:
+        return []
+    shown = [f"{name} (partition {', '.join(map(str, parts))})" for name, parts in [*found.items()][:NAMED]]
+    count = tables.counted(len(found), "workspace has", "workspaces have")
+    first = next(iter(found))
+    known = await store.workspaces.find(first)
+    width = known.width if known else 1
+    return [
+        Finding(
+            "copies",
+            Verdict.BAD,
+            f"{count} partitions that lack the record as it is at home: {', '.join(shown)}{', …' * (len(found) > NAMED)}; "
+            "what belongs there waits, or is sent as it was before",
+            f"dispatcher workspace update {first} --width {width}",
+        )
+    ]
 
 
 def unread(found: Unread, prefix: str, now_ms: int) -> list[Finding]:

@@ -10,10 +10,12 @@ import redis
 
 from dispatcher.errors import PartlyDone
 from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.store.check_finding import Verdict
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import Waiting
 from tasks import wiring
 from tasks.actions import endpoints, purge, rejected, workspaces
+from tasks.actions.check_servers import copies
 from tasks.actions.rejected import Choice
 from tasks.actions.workspaces import Wanted
 from tasks.redis_server import RedisServer
@@ -242,3 +244,18 @@ def test_rejected_entries(scene: Scene) -> None:
     for world in scene.there:
         assert 0 == world.call("xlen", world.keys.rejected)
         assert 1 == world.call("xlen", world.keys.events)
+
+
+def test_check_names_what_is_not_copied(scene: Scene) -> None:
+    """Parts that have a workspace's record of before, or none, are named with what copies it; a narrow one is not."""
+    scene.do(workspaces.add, "narrow", "zeckta", Wanted(URL), None)
+    assert [] == scene.do(copies)
+    _, older, none, _ = scene.parts
+    for n, change in ((older, ("hset", "revision", "before")), (none, ("delete",))):
+        world = scene.many.worlds[n]
+        world.call(change[0], world.keys.workspace(NAME), *change[1:])
+    [found] = scene.do(copies)
+    assert (Verdict.BAD, "dispatcher workspace update acme --width 4") == (found.verdict, found.advice)
+    assert f"acme (partition {older}, {none})" in found.detail
+    assert 0 == scene.run(*found.advice.split()[1:])[0]
+    assert [] == scene.do(copies)

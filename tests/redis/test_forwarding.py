@@ -4,10 +4,9 @@ import asyncio
 import random
 from functools import partial
 
-import pytest
+from structlog.testing import capture_logs
 
 from dispatcher.store.rejected import Rejected
-from dispatcher.worker import router
 from tests.partitioned import URL, Installation, Partition, holds, line, until
 
 
@@ -123,8 +122,8 @@ async def _took(part: Partition, workspace: str, message: str, expected: list[st
     return await part.accepted(workspace, message) == expected and await part.has_queued(0)
 
 
-def test_a_copy_that_comes_late(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What home sent to a part that has no record of the workspace yet waits for it; after a minute it is rejected there."""
+def test_a_copy_that_comes_late(two_urls: list[str]) -> None:
+    """What home sent to a part that has no record of the workspace waits for it as long as home has one; then it is rejected."""
 
     async def work() -> None:
         async with Installation(two_urls, 2, {f"w{n}": 2 for n in range(100)}) as its:
@@ -138,10 +137,15 @@ def test_a_copy_that_comes_late(two_urls: list[str], monkeypatch: pytest.MonkeyP
             await one.add(wide)
             await until(its.is_empty)
             assert [f"e{n}" for n in range(20)] == await one.accepted(wide, message)
-            monkeypatch.setattr(router, "COPY_LATE_MS", 0)
             await one.client.delete(one.keys.workspace(wide), one.keys.workspaces)
             one.cache.forget(wide)
-            await zero.enqueue([line(99, wide, message)])
+            with capture_logs() as logs:
+                await zero.enqueue([line(99, wide, message)])
+                await until(lambda: holds(len(one.intake._put_off)))
+            [told] = [log["problem"] for log in logs if log["event"] == "intake.put_off"]
+            assert f"`dispatcher workspace update {wide} --width 2`" in told
+            assert [] == await Rejected(one.client, one.keys).newest()
+            await zero.client.delete(zero.keys.workspace(wide), zero.keys.workspaces)
             await until(lambda: Rejected(one.client, one.keys).newest())
             assert ["unknown_workspace"] == [r.reason for r in await Rejected(one.client, one.keys).newest()]
 

@@ -12,11 +12,13 @@ from dispatcher.rules.render import RenderOptions
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.arguments import ToAccept
 from dispatcher.store.keys import Keys
+from dispatcher.store.known_messages import KnownMessages
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import QueueEntry
 from dispatcher.store.workspace_cache import WorkspaceCache
 from dispatcher.worker import prepare
 from dispatcher.worker.batch import Batch
+from dispatcher.worker.homes import Homes
 from dispatcher.worker.prepare import NOBODY, Preparer
 from dispatcher.worker.router import Router
 from tests.messages import change
@@ -84,6 +86,57 @@ def test_an_entry_that_breaks_our_code(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = prepared(3)
     assert ["1-0", "1-2"] == [entry.id for entry, _ in batch.forwarded[HOME]]
     assert ["1-1"] == batch.later[""].ids
+
+
+class Home:
+    """A workspace's home, which has its record or not."""
+
+    def __init__(self, *record: bytes | None) -> None:
+        self.record = record
+        self.asked = 0
+
+    async def call(self, *command: Any) -> Any:
+        """Its revision and width."""
+        self.asked += 1
+        return self.record
+
+
+@pytest.mark.parametrize("stays", [False, True])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_part_without_a_record(stays: bool, is_known: bool) -> None:
+    """What belongs to a partition without the workspace's record waits, however old, if home has it; else it is rejected.
+
+    So it is in a part for what home sent there, and in the previous Redis for messages that it knows, whoever sent them.
+    """
+    home = Home(b"r1", b"2") if is_known else Home(None, None)
+    here = P if stays else (HOME + 1) % P
+    source = (HOME + 2) % P if stays else HOME
+    event = change(event_id="e1", uuid="m1").to_json()
+    entries = [QueueEntry(f"1-{n}", [b"event", event, b"from", f"{source} 1-0 a".encode()]) for n in range(9)]
+    division = Partitioning(P, has_previous=True)
+    preparer = Preparer(
+        cast(WorkspaceCache, NoWorkspaces()),
+        lambda: 1_800_000_000_000,
+        RenderOptions(),
+        router=Router(division, here),
+        previous=Previous(KnowsAll(), Keys("dispatcher", P)) if stays else None,
+        homes=Homes(division, here, lambda _: KnownMessages(home, Keys("dispatcher", HOME))),  # type: ignore[arg-type]
+    )
+    batch = asyncio.run(preparer.prepare(entries))
+    if is_known:
+        assert [entry.id for entry in entries] == batch.later["acme"].ids
+        assert f"partition {here} has no copy of the workspace's record" in str(batch.later["acme"].fault)
+    else:
+        assert ["unknown_workspace"] * 9 == [rejection.reason for _, rejection in batch.rejected]
+    assert 1 == home.asked
+
+
+class KnowsAll(KnowsNothing):
+    """The previous Redis, which knows every message."""
+
+    async def call_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Commands together."""
+        return [{} if command[0] == "HGETALL" else 1 for command in commands]
 
 
 class AnyWorkspace:

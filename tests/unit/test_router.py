@@ -109,16 +109,6 @@ def test_forged_sources(raw: bytes) -> None:
     assert None is came_from(QueueEntry("1-0", [b"event", b"{}", b"from", raw]))
 
 
-def test_a_late_copy() -> None:
-    """What home sent waits a minute for the record; what anyone else sent, or at home itself, does not."""
-    part = Router(CODE, (AT_HOME + 1) % 4)
-    young, old = entry(AT_HOME, "1000-0"), 1000 + router.COPY_LATE_MS
-    assert part.copy_is_late("acme", young, old - 1)
-    assert not part.copy_is_late("acme", young, old)
-    assert not part.copy_is_late("acme", entry(None, "1000-0"), 1000)
-    assert not Router(CODE, AT_HOME).copy_is_late("acme", young, 1000)
-
-
 def test_home_takes_all_of_a_narrow_workspace() -> None:
     """Home need not look where entries of a workspace belong, unless its width is above 1 or has grown; anyone else must."""
     narrow, wide = record(1), record(4)

@@ -19,13 +19,16 @@ from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.tried import Tried, named
 from dispatcher.store.connection import translated
+from dispatcher.store.damaged import number
 from dispatcher.store.endpoints_of import Owned
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.workspaces import Workspaces, still_waiting, unknown
+from dispatcher.store.workspaces import READ_AT_ONCE, Workspaces, still_waiting, unknown
 
 log = structlog.get_logger()
 
+_Version = tuple[bytes | None, ...] | None
+"""Revision and width of a record; None: there is none, or it is damaged."""
 MOST_COPIES = 20
 """How often a record that changes meanwhile is copied to one partition, by one change of it."""
 
@@ -85,6 +88,50 @@ class WorkspacesAcross(Workspaces):
         """As Workspaces.names."""
         found = await self._partitions.everywhere(self._partitions.names)
         return sorted({name for names in found.values() for name in names})
+
+    async def not_copied(self) -> dict[str, list[int]]:
+        """As Workspaces.not_copied, of the partitions that answer."""
+        versions = await self._partitions.everywhere(self._all_versions)
+        found: dict[str, list[int]] = {}
+        for home, own in versions.items():
+            for name, version in own.items():
+                if version is None or self._partitions.partitioning.home(name) != home:
+                    continue
+                parts = self._partitions.partitioning.all_of(name, number(version[1]) or 1)[1:]
+                for n in parts:
+                    if (
+                        n in versions
+                        and versions[n].get(name) != version
+                        and await self._differs(name, home, n)
+                    ):
+                        found.setdefault(name, []).append(n)
+        return dict(sorted(found.items()))
+
+    async def _all_versions(self, n: int) -> dict[str, _Version]:
+        names = sorted(await self._partitions.names(n))
+        found: dict[str, _Version] = {}
+        for first in range(0, len(names), READ_AT_ONCE):
+            found |= await self._versions(n, names[first : first + READ_AT_ONCE])
+        return found
+
+    async def _versions(self, n: int, names: Sequence[str]) -> dict[str, _Version]:
+        """Revision and width of workspaces' records in a partition."""
+        keys, pipe = self._partitions.keys[n], self._partitions.servers.client(n).pipeline(transaction=False)
+        for name in names:
+            pipe.hmget(keys.workspace(name), ["revision", "width"])
+        with translated(self._partitions.url(n)):
+            replies = await pipe.execute(raise_on_error=False)
+        return {
+            name: None if isinstance(reply, BaseException) or reply[0] is None else tuple(reply)
+            for name, reply in zip(names, replies, strict=True)
+        }
+
+    async def _differs(self, workspace: str, home: int, part: int) -> bool:
+        """Whether a copy still differs: it may have been written between the first looks at the two."""
+        with suppress(RedisUnavailable):
+            copy = await self._versions(part, [workspace])
+            return copy != await self._versions(home, [workspace])
+        return False
 
     async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
         """As Workspaces.count_webhook_change."""
