@@ -117,6 +117,8 @@ class PreviousUnavailable(RedisUnavailable):
     @classmethod
     def of(cls, error: RedisUnavailable) -> "PreviousUnavailable":
         """An error of that Redis, whose text names the setting that says where it is, and not DISPATCHER_REDIS_URL."""
+        if isinstance(error, cls):
+            return error
         text, advice = (
             one.replace("DISPATCHER_REDIS_URL", "DISPATCHER_PREVIOUS_REDIS_URL")
             for one in (str(error), error.advice)

@@ -8,7 +8,7 @@ from contextlib import suppress
 import redis.asyncio
 
 from config.settings import Settings
-from dispatcher.errors import OtherSettings, RedisUnavailable
+from dispatcher.errors import OtherSettings, PreviousUnavailable, RedisUnavailable
 from dispatcher.store import format
 from dispatcher.store.across.api_keys import ApiKeysAcross
 from dispatcher.store.across.audit import AuditAcross
@@ -25,7 +25,7 @@ from dispatcher.store.across.stats import StatsAcross
 from dispatcher.store.across.workspace_parts import WorkspaceParts
 from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.audit import operator
-from dispatcher.store.growth import require_grown
+from dispatcher.store.growth import require_grown, require_previous
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.partition_count import require_partitions, require_places
@@ -89,20 +89,25 @@ async def _require_partitions(
     settings: Settings, servers: Servers, away: Sequence[int], *, keep: bool
 ) -> None:
     """Raises OtherFormat if the installation has another number or order of partitions; what is away is hardly waited for."""
-    misplaced: OtherSettings | None = None
+    refusal: OtherSettings | PreviousUnavailable | None = None
     with suppress(TimeoutError, RedisUnavailable):  # the partitions that answered were looked at
         async with asyncio.timeout(ONCE_MORE_SECONDS if away else SILENCE_SECONDS):
             if wiring.has_several_servers(settings):
                 try:
                     await require_places(servers, away)
                 except OtherSettings as error:
-                    misplaced = error  # maybe because the number is another one, which is said rather
+                    refusal = error  # maybe because the number is another one, which is said rather
             await require_partitions(servers, settings.key_prefix, away=away)
             await require_grown(servers, settings.key_prefix)
-            if keep and not misplaced:  # not before: a mistake fixes no number
+            if keep and not refusal:  # not before: a mistake fixes no number
                 await require_partitions(servers, settings.key_prefix, keep=True, away=away)
-    if misplaced:
-        raise misplaced
+            if servers.partitioning.previous not in away:
+                try:
+                    await require_previous(servers)
+                except PreviousUnavailable as error:  # it answers, and is empty
+                    refusal = refusal or error
+    if refusal:
+        raise refusal
 
 
 def receivers(

@@ -1,5 +1,6 @@
 """Builds what a worker has for each partition, and what leads them: one partition, or a share of several."""
 
+import asyncio
 import logging
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -19,14 +20,14 @@ from dispatcher.store.audit import Who
 from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.connection import safe_url, translated
 from dispatcher.store.endpoints import Endpoints
-from dispatcher.store.growth import require_grown
+from dispatcher.store.growth import require_grown, require_previous
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
 from dispatcher.store.known_messages import KnownMessages
 from dispatcher.store.latest_alerts import LatestAlerts
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.members import Registry, registries
-from dispatcher.store.partition_count import require_partitions, require_places
+from dispatcher.store.partition_count import ANSWER_SECONDS, require_partitions, require_places
 from dispatcher.store.previous import Previous
 from dispatcher.store.queue import Queue
 from dispatcher.store.replies import Ended
@@ -164,12 +165,17 @@ class Partitions:
             await require_partitions(servers, prefix)
             with suppress(RedisUnavailable):  # as above: the one server that says so may be away
                 await require_grown(servers, prefix)
+            with suppress(RedisUnavailable, TimeoutError):  # while it is away, nothing new is accepted
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await require_previous(servers)
             if wiring.has_several_servers(self._settings):
                 await require_places(servers)
             await require_partitions(servers, prefix, keep=True)  # not before: a mistake fixes no number
 
     async def agree(self, number: int) -> None:
         """Brings the data of a partition to this version's format. Raises OtherFormat, RedisUnavailable."""
+        if number == self._servers.partitioning.previous:
+            await require_previous(self._servers)
         installation = self._installation(self._servers.keys[number])
         found = await installation.format()
         await format.agree(self.parts[number].ledger, found, installation.workers, format.OLDER_SECONDS)

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from dispatcher.errors import HasGrown, OtherFormat, OtherSettings
+from dispatcher.errors import HasGrown, OtherFormat, OtherSettings, PreviousUnavailable
 from dispatcher.store.arguments import WITH_ARCHIVE, WITH_MESSAGES
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import GROWN_INTO
@@ -62,6 +62,25 @@ def require_format(found: str, *, archives: bool = False) -> None:
             "this installation has an archive, which alone knows some callbacks and messages: set DISPATCHER_ARCHIVE_URL as it is for its "
             "workers (docs/archive.md)"
         )
+
+
+def require_previous(stored: str, partitions: int) -> None:
+    """Checks that a Redis is the one that has grown into so many partitions; `stored` is its format, whole.
+
+    Raises PreviousUnavailable if there is none: it is empty. OtherSettings if it is another installation's.
+    """
+    if stored.partition(GROWN_INTO)[2] == str(partitions):
+        return
+    if not stored:
+        raise PreviousUnavailable(
+            "the previous Redis holds nothing of this installation. Is DISPATCHER_PREVIOUS_REDIS_URL right? If it is, and all that it "
+            "knew is lost, `dispatcher grow --end --force` ends it"
+        )
+    raise OtherSettings(
+        "DISPATCHER_PREVIOUS_REDIS_URL leads to the Redis of an installation that has not grown into these partitions: set it to the "
+        f"one that has. If this is it, restored from a backup, have the key `format` there end in '{GROWN_INTO}{partitions}' "
+        "(docs/partitions.md, From one Redis)"
+    )
 
 
 async def agree(ledger: Ledger, found: str, workers: Workers, wait_seconds: float = 0.0) -> None:

@@ -20,12 +20,12 @@ from dispatcher.errors import (
     sentence,
 )
 from dispatcher.model import LONGEST_TTL_SECONDS, iso
+from dispatcher.store import format
 from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.partitions import AWAY, Partitions
 from dispatcher.store.api_keys import OPERATORS, PRODUCERS
 from dispatcher.store.connection import tls_problem, translated
 from dispatcher.store.damaged import named, needed
-from dispatcher.store.format import require_format
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import FORMAT_TEXT, GROWN_INTO, Keys, grown_key
@@ -72,6 +72,23 @@ async def require_grown(servers: Servers, prefix: str) -> None:
             "this installation has a previous Redis, which knows messages that are not over: set DISPATCHER_PREVIOUS_REDIS_URL "
             "(`dispatcher grow --end`, once `dispatcher check` says that all there is over, ends that)"
         )
+
+
+async def require_previous(servers: Servers) -> None:
+    """Checks that a previous Redis, if one is set, is the one that this installation has grown from.
+
+    Raises OtherSettings, or PreviousUnavailable if it is empty (`format.require_previous`); and RedisUnavailable.
+    """
+    number = servers.partitioning.previous
+    if number is not None:
+        format.require_previous(await _stored_format(servers, number), number)
+
+
+async def _stored_format(servers: Servers, number: int) -> str:
+    """The format of the previous Redis, whole."""
+    key = servers.keys[number].format
+    with translated(servers.url(number)), named(key):
+        return needed(await servers.wire(number).call("GET", key), key, FORMAT_TEXT)
 
 
 def _is_silence(error: RedisUnavailable) -> bool:
@@ -148,13 +165,17 @@ class Growth:
         await self._note()
         return copied
 
-    async def end(self, retention_seconds: int, *, force: bool = False) -> None:
+    async def end(self, retention_seconds: int, *, force: bool = False) -> bool:
         """Lets workers start without the previous Redis, which remembers what ended there for `retention_seconds`.
 
-        Raises StillWaiting while something waits there or, without `force`, is known there; OtherFormat, RedisUnavailable.
+        Returns whether it was empty, which `force` ends too: then WHAT_IS_LOST holds.
+
+        Raises StillWaiting while something waits there or, without `force`, is known there or it is empty; OtherFormat,
+        RedisUnavailable.
         """
         await require_grown(self._of.servers, self._prefix)
         try:
+            is_empty = await self._is_empty()
             queued, pending = await self.waiting()
         except RedisUnavailable as error:
             own = PreviousUnavailable.of(error)
@@ -170,6 +191,11 @@ class Growth:
                 "workers send them as long as "
                 "DISPATCHER_PREVIOUS_REDIS_URL is set"
             )
+        if is_empty and not force:
+            raise StillWaiting(
+                "the previous Redis holds nothing of this installation: is DISPATCHER_PREVIOUS_REDIS_URL right? If it is, and all "
+                f"that it knew is lost, `dispatcher grow --end --force` ends it: {WHAT_IS_LOST}"
+            )
         until_ms = await self.known_until_ms(retention_seconds)
         if not force and until_ms >= await self.now_ms():
             raise StillWaiting(
@@ -178,6 +204,19 @@ class Growth:
             )
         await self._close_queue()
         await self._set_ended()
+        return is_empty
+
+    async def require_own(self) -> None:
+        """As `require_previous`."""
+        await require_previous(self._of.servers)
+
+    async def _is_empty(self) -> bool:
+        """Whether the previous Redis has lost all that it had. Raises OtherSettings if it is another installation's."""
+        stored = await _stored_format(self._of.servers, self._number)
+        if not stored and await self._installation.is_empty():
+            return True
+        format.require_previous(stored or "0", self._number)
+        return False
 
     async def end_lost(self) -> None:
         """Lets workers start without the previous Redis, which is gone for good (WHAT_IS_LOST).
@@ -277,7 +316,7 @@ class Growth:
                 f"DISPATCHER_PREVIOUS_REDIS_URL holds no installation with the prefix {self._prefix!r}: is it the right server, "
                 "database and DISPATCHER_KEY_PREFIX, and were its workers upgraded to this version?"
             )
-        require_format(found, archives=True)  # the partitions are looked at next, with the settings
+        format.require_format(found, archives=True)  # the partitions are looked at next, with the settings
         return int(found), bool(into)
 
     async def _require_no_other(self, *, replace: bool) -> None:

@@ -31,9 +31,15 @@ class KnownMessages:
             return []
         asked = [("EXISTS", *self._keys_of(one)) for one in changes]
         # what is retired between the two has its fingerprint by then
-        *found, tables = await self._all([*asked, ("HGETALL", self._keys.fingerprints)])
+        *found, stored, tables = await self._all(
+            [*asked, ("GET", self._keys.format), ("HGETALL", self._keys.fingerprints)]
+        )
+        self._require_own(stored)
         known = [reply > 0 for reply in found]
         return await self._or_retired(changes, known, read_tables(tables)) if tables else known
+
+    def _require_own(self, stored: bytes | None) -> None:
+        """Raises RedisUnavailable if, by its format, what was asked is not where the messages would be."""
 
     async def _or_retired(
         self, changes: Sequence[Change], known: Sequence[bool], tables: Sequence[Table]

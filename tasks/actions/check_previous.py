@@ -21,6 +21,7 @@ async def look_at_previous(settings: Settings) -> list[Finding]:
     growth = Growth(Partitions(servers, needs_all=True), settings.key_prefix)
     until_ms: int | None = None
     try:
+        await growth.require_own()
         queued, waiting = await growth.waiting()
         now_ms = await growth.now_ms()
         with suppress(RedisUnavailable, TimeoutError):  # the server that knows since when may be away

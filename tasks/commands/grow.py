@@ -116,11 +116,13 @@ async def _copy(settings: Settings, *, replace: bool) -> dict[str, Any]:
 async def _end(settings: Settings, *, force: bool, lost: bool) -> dict[str, Any]:
     async with AsyncExitStack() as closing:
         growth, audit = await _growth(settings, closing)
+        is_lost = lost
         if lost:
             await growth.end_lost()
-            terminal.note(WHAT_IS_LOST)
         else:
-            await growth.end(wiring.longest_retention_seconds(settings), force=force)
+            is_lost = await growth.end(wiring.longest_retention_seconds(settings), force=force)
+        if is_lost:
+            terminal.note(WHAT_IS_LOST)
         await audit.add("grow.end", after={"force": force, "lost": lost})
     return {"ended": True}
 

@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from dispatcher import Dispatcher
+from dispatcher.store.format import FORMAT
 from tasks.redis_server import RedisServer
 from tests.acceptance.stack import Stack, change, wait_until
 from tests.acceptance.test_growth import COUNT, grown
@@ -88,15 +89,42 @@ def test_a_previous_redis_that_is_lost(stack: Stack, new: RedisServer) -> None:
 
 
 def test_an_empty_redis_in_its_place(stack: Stack, new: RedisServer) -> None:
-    """Where the previous Redis has lost all that it knew, but answers, `--force` ends it."""
+    """Where the previous Redis has lost all that it knew, but answers, nothing new is accepted until `--force` ends it."""
     stack.add_workspace("acme")
     stack.environment |= grown(stack, new)
     assert 0 == stack.cli("grow").returncode
     stack.redis.flushall()
-    assert "knows eventIds and messages until" in refusal(stack, "grow", "--end")
-    assert 0 == stack.cli("grow", "--end", "--force").returncode
+    refused = stack.cli("stats")
+    assert (3, True) == (refused.returncode, "holds nothing of this installation" in refused.stderr)
+    worker = stack.start_worker().wait_ready()
+    with Dispatcher.from_url(new.url, partitions=COUNT) as dispatcher:
+        dispatcher.enqueue(change(1))
+        wait_until(lambda: worker.lines("intake.waits"), what="the log says why")
+        assert 1 == dispatcher.queued()
+    assert "holds nothing of this installation" in worker.lines("intake.waits")[0]["problem"]
+    assert 0 == worker.terminate()
+    assert "holds nothing of this installation" in refusal(stack, "grow", "--end")
+    assert not stack.redis.exists("dispatcher:format")
+    ended = stack.cli("grow", "--end", "--force")
+    assert (0, True) == (ended.returncode, "cause callbacks once more" in ended.stderr)
     del stack.environment["DISPATCHER_PREVIOUS_REDIS_URL"]
     assert "acme" in stack.cli("workspace", "list").stdout
+
+
+def test_another_installation_in_its_place(stack: Stack, new: RedisServer) -> None:
+    """Where the setting leads to another installation's Redis, workers and commands refuse, and that one goes on."""
+    stack.add_workspace("acme")
+    stack.environment |= grown(stack, new)
+    assert 0 == stack.cli("grow").returncode
+    stack.redis.set("dispatcher:format", FORMAT)  # as if it had never grown
+    for words in (["stats"], ["check"], ["grow", "--end", "--force"]):
+        assert "that has not grown into these partitions" in refusal(stack, *words)
+    worker = stack.start_worker()
+    assert 78 == worker.process.wait(30)
+    assert "that has not grown into these partitions" in worker.lines("worker.refused")[0]["problem"]
+    with Dispatcher.from_url(stack.server.url) as dispatcher:
+        dispatcher.enqueue(change(1))
+        assert 1 == dispatcher.queued()
 
 
 @pytest.mark.parametrize(("days", "is_over"), [(0, False), (13, False), (15, True)])

@@ -9,7 +9,14 @@ import hiredis
 import pytest
 import redis
 
-from dispatcher.errors import EnqueueInterrupted, InvalidInput, OtherSettings, StillWaiting
+from dispatcher.errors import (
+    EnqueueInterrupted,
+    InvalidInput,
+    OtherSettings,
+    PreviousUnavailable,
+    StillWaiting,
+)
+from dispatcher.model import StatusChange
 from dispatcher.producer import Dispatcher
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
@@ -19,6 +26,7 @@ from dispatcher.store.grown_servers import GrownServers
 from dispatcher.store.growth import Growth, require_grown
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.keys import Keys, endpoint_id, keys_of
+from dispatcher.store.previous import Previous
 from dispatcher.store.servers import PlainServers
 from tests.redis.test_producer import change
 
@@ -225,6 +233,54 @@ def test_the_old_queue_after_the_end(two_urls: list[str]) -> None:
                 growing(here, previous, lambda growth: growth.end(1, force=True))
             old.xack("dispatcher:events", "workers", entry)
             old.xdel("dispatcher:events", entry)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, "holds nothing of this installation"),
+        ({"dispatcher:format": FORMAT}, "has not grown into these partitions"),
+        ({"dispatcher:format": f"{FORMAT} grown into {COUNT + 1}"}, "has not grown into these partitions"),
+    ],
+)
+def test_another_redis_is_not_asked(two_urls: list[str], keys: dict[str, str], told: str) -> None:
+    """What an empty Redis, or that of another installation, does not know is not new: intake waits."""
+
+    async def ask() -> list[bool]:
+        servers = PlainServers([two_urls[1]], [Keys("dispatcher", COUNT)])
+        try:
+            return await Previous(servers.wire(0), servers.keys[0]).known(
+                [StatusChange.model_validate(change(1))]
+            )
+        finally:
+            await servers.aclose()
+
+    with redis.Redis.from_url(two_urls[1]) as client:
+        for key, value in keys.items():
+            client.set(key, value)
+        with pytest.raises(PreviousUnavailable, match=told):
+            asyncio.run(ask())
+        client.set("dispatcher:format", f"{FORMAT} grown into {COUNT}")
+        assert [False] == asyncio.run(ask())
+
+
+def test_the_end_of_another_installation(two_urls: list[str]) -> None:
+    """Where the setting leads to another installation's Redis, also one that no worker has led yet, `--force` ends nothing."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as old, Dispatcher.from_url(previous) as producer:
+        before_growth(old, Keys("dispatcher"))
+        grow(here, previous)
+        for stored in (str(FORMAT), None):
+            old.delete("dispatcher:format")
+            if stored:
+                old.set("dispatcher:format", stored)
+            with pytest.raises(OtherSettings, match="has not grown into these partitions"):
+                growing(here, previous, lambda growth: growth.end(1, force=True))
+        producer.enqueue(change(1))
+        old.flushall()
+        with pytest.raises(StillWaiting, match="cause callbacks once more"):
+            growing(here, previous, lambda growth: growth.end(1))
+        assert growing(here, previous, lambda growth: growth.end(1, force=True))
 
 
 def test_half_of_a_growth_is_no_installation(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
