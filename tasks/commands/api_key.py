@@ -12,6 +12,7 @@ from dispatcher.store.api_keys import OPERATORS, PRODUCERS, ApiKey
 from dispatcher.store.producer_keys import KEPT_SECONDS
 from dispatcher.store.sessions import Sessions
 from tasks import terminal, wiring
+from tasks.actions.partly import Partly
 
 of_workspaces = typer.Typer(help="API keys of a workspace, for its customer's queries.", no_args_is_help=True)
 of_producers = typer.Typer(help="API keys of backends, for POST /v1/status-changes.", no_args_is_help=True)
@@ -204,9 +205,11 @@ def _revoke(workspace: str, key: str) -> None:
                     await sessions.end_all(f"key:{id_}", await store.installation.now_ms())
 
             await end_sessions()  # before the key goes: what fails here can be run again
-            await store.api_keys.revoke(workspace, id_)
+            partly = Partly()
+            await partly.of(store.api_keys.revoke(workspace, id_))
             await end_sessions()  # somebody may have logged in meanwhile
             await store.audit.add(*_audited("revoke", workspace), before=known[0] if known else {"key": id_})
+            partly.raise_problem()
 
     terminal.run(work())
     when = f"; it may enqueue for {KEPT_SECONDS:g} s more" if workspace == PRODUCERS else ""

@@ -11,6 +11,7 @@ import redis
 from dispatcher.errors import PartlyDone
 from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.check_finding import Verdict
+from dispatcher.store.format import FORMAT
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.stored_callback import Waiting
 from tasks import wiring
@@ -259,3 +260,34 @@ def test_check_names_what_is_not_copied(scene: Scene) -> None:
     assert f"acme (partition {older}, {none})" in found.detail
     assert 0 == scene.run(*found.advice.split()[1:])[0]
     assert [] == scene.do(copies)
+
+
+def test_an_api_key_is_revoked_while_the_previous_redis_is_away(server_program: str, tmp_path: Path) -> None:
+    """It is refused at once, also one that was copied; repeated once that Redis is back, the key is gone there too."""
+    with two_servers(server_program, tmp_path) as (previous, new):
+        with installed([previous.url], 1) as before:
+            before.do(workspaces.add, NAME, "zeckta", Wanted(URL), None)
+        copied = command(previous.url, "workspace", "api-key", "add", NAME, "--name", "k", "--json")
+        key = json.loads(copied.stdout)["apiKey"]
+        grown = {"PARTITIONS": str(P), "PREVIOUS_REDIS_URL": previous.url, "BROKER_URL": new.url}
+        assert 0 == command(new.url, "grow", **grown).returncode
+
+        def revoked() -> tuple[int, str]:
+            found = command(new.url, "workspace", "api-key", "revoke", NAME, key, **grown)
+            return found.returncode, found.stderr
+
+        with redis.Redis.from_url(new.url) as client, redis.Redis.from_url(previous.url) as old:
+            previous.kill()
+            code, told = revoked()
+            assert (3, True) == (code, "and not in partition 4: repeat it" in told), told
+            assert "api_key.revoke" in told, "it is in the trail"
+            assert not [*client.scan_iter("*api-key*")]
+            code, told = revoked()
+            assert (3, True) == (code, "the previous Redis" in told), told
+            previous.start()
+            old.set("dispatcher:format", f"{FORMAT} grown into {P}")  # it keeps nothing here
+            old.sadd("dispatcher:api-keys:acme", key.partition(".")[0])
+            old.hset(f"dispatcher:api-key:{key.partition('.')[0]}", "workspace", NAME)
+            assert 0 == revoked()[0]
+            assert not [*old.scan_iter("*api-key*")]
+            assert 1 == revoked()[0], "there is no such key"

@@ -7,8 +7,9 @@ workspace's home knows the id (store/growth.py).
 
 from contextlib import suppress
 
-from dispatcher.errors import NotFound
+from dispatcher.errors import NotFound, RedisUnavailable
 from dispatcher.store.across.partitions import Partitions
+from dispatcher.store.across.tried import Tried
 from dispatcher.store.api_keys import ApiKey, ApiKeys, Spent, no_such_key
 
 
@@ -18,6 +19,7 @@ class ApiKeysAcross(ApiKeys):
     def __init__(self, partitions: Partitions) -> None:
         self._home = partitions.partitioning.home
         self._previous = partitions.partitioning.previous
+        self._named = partitions.named
         self._at = partitions.on_wire(
             lambda call, keys, url: ApiKeys(call, keys, url, partitions.partitioning)
         )
@@ -47,15 +49,32 @@ class ApiKeysAcross(ApiKeys):
         return sorted(found, key=lambda key: (key.created_ms, key.id))
 
     async def revoke(self, workspace: str, id_: str) -> None:
-        """As ApiKeys.revoke."""
-        if self._previous is not None:  # which knows it again if growth is gone back from
-            with suppress(NotFound):
-                await self._at(self._previous).revoke(workspace, id_)
-        if id_ not in await self._at(self._home(workspace))._ids(workspace):
+        """As ApiKeys.revoke; nothing accepts it any more if the previous Redis alone is away, which PartlyDone says."""
+        home = self._home(workspace)
+        is_there = id_ in await self._at(home)._ids(workspace)
+        if is_there:
+            await self._at(self._home(id_))._forget(id_)
+            with suppress(NotFound):  # somebody else revoked it at the same time
+                await self._at(home).revoke(workspace, id_)
+        was_copied, problems = await self._revoke_copy(workspace, id_)
+        if not (is_there or was_copied or problems):
             raise no_such_key(id_)
-        await self._at(self._home(id_))._forget(id_)
-        with suppress(NotFound):  # somebody else revoked it at the same time
-            await self._at(self._home(workspace)).revoke(workspace, id_)
+        Tried({home: None} if is_there else {}, problems).whole(None)
+
+    async def _revoke_copy(self, workspace: str, id_: str) -> tuple[bool, dict[int, RedisUnavailable]]:
+        """Revokes a key at the previous Redis, which counts again if growth is gone back from.
+
+        Returns whether it was there, or why that is not known, by partition.
+        """
+        if self._previous is None:
+            return False, {}
+        try:
+            await self._at(self._previous).revoke(workspace, id_)
+        except NotFound:
+            return False, {}
+        except RedisUnavailable as error:
+            return False, {self._previous: self._named(self._previous, error)}
+        return True, {}
 
     async def identify(self, text: str) -> tuple[ApiKey | None, str]:
         """As ApiKeys.identify."""
