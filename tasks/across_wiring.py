@@ -40,7 +40,7 @@ ONCE_MORE_SECONDS = 0.3
 
 async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> wiring.Store:
     """The store of several partitions; `keep` as for wiring.store. Raises RedisUnavailable if none answers, or OtherFormat."""
-    of = Partitions(servers)
+    of = Partitions(servers, is_service=incomplete.is_service)
 
     def make(n: int) -> Ledger:
         return wiring.ledger(settings, of.calls(n), of=of.keys[n], url=of.url(n))
@@ -51,7 +51,7 @@ async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> 
         settings, servers, of.absent.partitions, keep=keep and not all(formats.values())
     )
     for n, number in formats.items():
-        if number or keep:  # else a worker gives it one
+        if number or (keep and n != servers.partitioning.previous):  # else a worker gives it one
             await format.agree(of_all.at(n), number, installation.workers)
     of.absent.forget()  # nothing was read yet
     return wiring.Store(

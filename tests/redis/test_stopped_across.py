@@ -1,16 +1,22 @@
 """Endpoints that the operator stops, of workspaces that are spread over several partitions; on two real servers."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from dispatcher.errors import PartlyDone
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.growth import Growth
 from dispatcher.store.keys import endpoint_id
 from dispatcher.store.replies import Stopped
-from tasks import wiring
+from dispatcher.store.stored_callback import Waiting
+from tasks import incomplete, wiring
 from tasks.actions import endpoints, workspaces
 from tasks.actions.workspaces import Wanted
-from tests.divided import installed
+from tests.divided import installed, two_servers
 from tests.world import callback
 
 URL = "https://acme.example:443"
@@ -105,7 +111,8 @@ def test_stopped_in_some(two_urls: list[str]) -> None:
         assert not other.claim(NAME).callbacks
 
 
-def test_services_note_no_endpoints(two_urls: list[str]) -> None:
+@pytest.mark.parametrize("how", [{"needs_all": True}, {"is_service": True}])
+def test_services_note_no_endpoints(two_urls: list[str], how: dict[str, bool]) -> None:
     """A service reads a workspace's endpoints, and finds who holds one, without noting any: it would note more and more."""
     with installed(two_urls, 8) as many:
         many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks"), None)
@@ -113,7 +120,7 @@ def test_services_note_no_endpoints(two_urls: list[str]) -> None:
 
         async def read() -> tuple[int, list[int]]:
             servers = wiring.servers(many.settings)
-            of = Partitions(servers, needs_all=True)
+            of = Partitions(servers, **how)
             found = WorkspacesAcross(of, lambda *of_one: wiring.workspaces(many.settings, *of_one))
             [endpoint] = await found.endpoints("acme")
             holders = await of.with_endpoint(endpoint.id)
@@ -121,3 +128,42 @@ def test_services_note_no_endpoints(two_urls: list[str]) -> None:
             return len(of._holders), holders
 
         assert (0, [many.partitioning.home("acme")]) == many.worlds[0].run(read())
+
+
+def test_a_service_finds_what_came_since(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A console that has shown an endpoint cancels also what waits in a partition that its workspace has got since."""
+    monkeypatch.setattr(incomplete, "is_service", True)
+    with installed(two_urls, 8) as many:
+        many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks"), None)
+        many.waiting("acme", "e1")
+        new = many.worlds[many.partitioning.all_of("acme", 2)[1]]
+
+        async def cancel(store: wiring.Store) -> int:
+            assert await store.endpoints.get(EndpointName.parse(NAME))
+            async with wiring.store(many.settings) as other:
+                await workspaces.update(other, "acme", Wanted(width=2))
+            return await store.ledger.cancel(endpoint_id(NAME), [Waiting("e2")])
+
+        new.accept(callback("e2", endpoint=NAME, message="m", timestamp_ms=new.now))
+        assert 1 == many.do(cancel)
+
+
+def test_a_service_says_what_it_could_not_ask(
+    server_program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a partition of the endpoint's workspace is away, what was done is not complete; others that are away do not matter."""
+    monkeypatch.setattr(incomplete, "is_service", True)
+    with two_servers(server_program, tmp_path) as servers, installed([one.url for one in servers], 8) as many:
+        home = many.partitioning.home("acme")
+        many.do(workspaces.add, "acme", "zeckta", Wanted(f"{URL}/hooks"), None)
+        many.waiting("acme", "e1", "e2")
+
+        async def cancel(store: wiring.Store, event_id: str) -> int:
+            servers[1 - home % 2].kill()
+            return await store.ledger.cancel(endpoint_id(NAME), [Waiting(event_id)])
+
+        assert 1 == many.do(cancel, "e1")
+        servers[1 - home % 2].start()
+        many.do(workspaces.update, "acme", Wanted(width=2))
+        with pytest.raises(PartlyDone):
+            many.do(cancel, "e2")

@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from dispatcher.errors import PreviousUnavailable, RedisFull, RedisUnavailable
+from dispatcher.rules.endpoint_name import EndpointName
 from dispatcher.store.across.absent import Absent, of_reading
 from dispatcher.store.across.presence import Presence
 from dispatcher.store.across.tried import Tried
@@ -42,8 +43,10 @@ T = TypeVar("T")
 class Partitions:
     """The partitions of an installation, on their servers."""
 
-    def __init__(self, servers: Servers, *, needs_all: bool = False) -> None:
+    def __init__(self, servers: Servers, *, needs_all: bool = False, is_service: bool = False) -> None:
+        """`is_service`: it is used for long, so that what it noted would be of another time."""
         self.servers = servers
+        self._notes = not (needs_all or is_service)
         self._needs_all = needs_all
         """Whether an answer without one of the partitions is none, as in the API: it would be taken for whole."""
         self.keys: Sequence[Keys] = servers.keys
@@ -224,13 +227,13 @@ class Partitions:
 
     def note_endpoint(self, endpoint: str, partitions: Collection[int]) -> None:
         """Notes which partitions have, or may have, the record of an endpoint (id); a service, which runs on, notes nothing."""
-        if not self._needs_all:
+        if self._notes:
             self._holders[endpoint].update(partitions)
 
     async def with_endpoint(self, endpoint: str) -> list[int]:
         """The partitions that may have the record of an endpoint: as noted when it was read, else all are asked.
 
-        Raises RedisUnavailable if none has it, and one does not answer.
+        Those of its workspace that do not answer are among them. Raises RedisUnavailable if none has it, and one does not answer.
         """
         if endpoint in self._holders:
             return sorted(self._holders[endpoint])
@@ -245,8 +248,21 @@ class Partitions:
         holders = [n for n, is_there in found.items() if is_there is True]
         if errors and not holders:
             raise errors[0]
+        if errors:
+            silent = [n for n, answer in found.items() if isinstance(answer, BaseException)]
+            holders = sorted({*holders, *await self._may_have(endpoint, holders[0], silent)})
         self.note_endpoint(endpoint, holders)
         return holders
+
+    async def _may_have(self, endpoint: str, holder: int, silent: Sequence[int]) -> list[int]:
+        """Those of some partitions that may have the record of an endpoint, by its workspace; one that has it is `holder`."""
+        name = await self.call(holder, "HGET", self.keys[holder].endpoint(endpoint), "name") or b""
+        workspace = EndpointName.parse(name.decode(errors="replace")).workspace
+        try:
+            parts = await self.of(workspace)
+        except RedisUnavailable:  # then not even its width is known
+            parts = [self.partitioning.home(workspace)]
+        return [n for n in silent if n in parts]
 
     async def names(self, partition: int) -> set[str]:
         """The workspaces that a partition has."""
