@@ -27,6 +27,7 @@ from dispatcher.store.api_keys import OPERATORS, PRODUCERS
 from dispatcher.store.connection import tls_problem, translated
 from dispatcher.store.damaged import named, needed
 from dispatcher.store.growth_copies import Copies
+from dispatcher.store.growth_lock import GrowthLock
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import FORMAT_TEXT, GROWN_INTO, Keys, grown_key
 from dispatcher.store.partition_count import require_partitions
@@ -39,6 +40,7 @@ BEGUN = "0"
 """In `grown` while it is copied: what the partitions have are copies."""
 LAST_ENTRY = f"{2**64 - 1}-{2**64 - 1}"
 """The last id of an entry that a stream can have: behind it XADD adds nothing, and is answered with an error."""
+SET_IF = "return (redis.call('GET', KEYS[1]) or '') == ARGV[1] and redis.call('SET', KEYS[1], ARGV[2]) or 0"
 NAMED = 3
 """How many workspaces an error names."""
 WHAT_IS_LOST = (
@@ -138,6 +140,12 @@ class Growth:
         Returns how many of each kind were copied. Raises InvalidInput if the previous Redis holds no installation with one
         partition, or the partitions have one of their own; or OtherFormat, RedisUnavailable.
         """
+        async with GrowthLock(self._of.servers, self._prefix) as lock:
+            return await self._copy(tell, lock, replace=replace)
+
+    async def _copy(
+        self, tell: Callable[[int, int], None], lock: GrowthLock, *, replace: bool
+    ) -> Counter[str]:
         number, is_noted = await self._format()
         noted = await _noted(self._of.servers, self._prefix)
         has_grown = _read(noted)[0] > 0
@@ -152,16 +160,17 @@ class Growth:
                 f"before since, delete {grown_key(self._prefix)} on the servers of DISPATCHER_REDIS_URL, and run `dispatcher grow "
                 f"--replace`. If it was restored from a backup, set that key there to '{number}{GROWN_INTO}{self._number}'"
             )
-        if not has_grown:
+        if not is_noted:
             await self._require_no_other(replace=replace)
         await require_partitions(self._of.servers, self._prefix, keep=True)
         await self._raise_format(number)
         copied = Counter[str]()
-        if has_grown:
+        if is_noted:  # then all was copied, also if `grown` says that a run was under way
             await self._open_queue()
         else:
-            await self._set_grown(BEGUN)
-            copied = await Copies(self._of, self._number).make(tell)
+            await self._set_grown(noted, BEGUN)
+            copied = await Copies(self._of, self._number, lock.renew).make(tell)
+            await lock.renew()
         await self._note()
         return copied
 
@@ -173,6 +182,10 @@ class Growth:
         Raises StillWaiting while something waits there or, without `force`, is known there or it is empty; OtherFormat,
         RedisUnavailable.
         """
+        async with GrowthLock(self._of.servers, self._prefix):
+            return await self._end(retention_seconds, force=force)
+
+    async def _end(self, retention_seconds: int, *, force: bool) -> bool:
         await require_grown(self._of.servers, self._prefix)
         try:
             is_empty = await self._is_empty()
@@ -223,6 +236,10 @@ class Growth:
 
         Raises StillWaiting if it answers; OtherFormat, RedisUnavailable.
         """
+        async with GrowthLock(self._of.servers, self._prefix):
+            await self._end_lost()
+
+    async def _end_lost(self) -> None:
         await require_grown(self._of.servers, self._prefix)
         try:
             await self.now_ms()
@@ -237,7 +254,8 @@ class Growth:
         await self._set_ended()
 
     async def _set_ended(self) -> None:
-        await self._set_grown(f"{(await _grown(self._of.servers, self._prefix))[0]}{ENDED}")
+        noted = await _noted(self._of.servers, self._prefix)
+        await self._set_grown(noted, f"{_read(noted)[0]}{ENDED}")
 
     async def known_until_ms(self, retention_seconds: int) -> int:
         """Until when the previous Redis knows eventIds and messages, if nothing comes to them; ms since 1970.
@@ -361,13 +379,16 @@ class Growth:
         with translated(self._url):
             number = (await self._old.get(self._keys.format)).decode().partition(GROWN_INTO)[0]
             await self._old.set(self._keys.format, f"{number}{GROWN_INTO}{self._number}")
-        since_ms, _ = await _grown(self._of.servers, self._prefix)
-        await self._set_grown(str(since_ms or await self.now_ms()))  # an end is taken back
+        noted = await _noted(self._of.servers, self._prefix)
+        since_ms, _ = _read(noted)
+        await self._set_grown(noted, str(since_ms or await self.now_ms()))  # an end is taken back
 
-    async def _set_grown(self, value: str) -> None:
+    async def _set_grown(self, before: str, value: str) -> None:
+        """Raises InvalidInput if what is noted is not as `before`."""
         key = grown_key(self._prefix)
         with translated(self._of.url(0)):
-            await self._of.servers.call_for(key, "SET", key, value)
+            if not await self._of.servers.call_for(key, "EVAL", SET_IF, 1, key, before, value):
+                raise InvalidInput(f"{key} was changed meanwhile: run `dispatcher grow` again")
 
 
 def _counted(count: int, one: str) -> str:

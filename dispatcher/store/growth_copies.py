@@ -1,7 +1,7 @@
 """Copies what a grown installation needs at once, and what does not end by itself, from its previous Redis into the partitions."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from dispatcher.rules.endpoint_name import EndpointName
@@ -23,8 +23,14 @@ class Copies:
     replaced, and what the previous Redis does not have any more is removed. Nothing waits in the partitions.
     """
 
-    def __init__(self, partitions: Partitions, previous: int) -> None:
-        """`previous` is the number of the previous Redis among the partitions."""
+    def __init__(
+        self, partitions: Partitions, previous: int, keep: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """`previous` is the number of the previous Redis among the partitions; `keep` is called before each change of these.
+
+        It raises if another run copies too.
+        """
+        self._keep = keep or _nothing
         self._of = partitions
         self._old: Any = partitions.servers.client(previous)
         self._keys = partitions.keys[previous]
@@ -77,6 +83,7 @@ class Copies:
             for first in range(0, len(gone), AT_ONCE):
                 some = gone[first : first + AT_ONCE]
                 removed = [name for name in some if name not in self._parts]
+                await self._keep()
                 await self._remove_api_keys({name: set() for name in removed})
                 with translated(self._of.url(n)):
                     await client.delete(*map(keys.workspace, some))
@@ -106,6 +113,7 @@ class Copies:
             pipe = self._client(home).pipeline(transaction=False)
             for name, id_ in pairs:
                 pipe.sadd(self._of.keys[home].api_keys(name), id_)
+            await self._keep()
             with translated(self._of.url(home)):
                 await pipe.execute()
         return copied
@@ -125,6 +133,7 @@ class Copies:
                 if id_ not in kept[name]
             ]
             for name, id_ in gone:  # the record first: a run which breaks off finds the id again
+                await self._keep()
                 n = self._of.partitioning.home(id_)
                 with translated(self._of.url(n)):
                     await self._client(n).delete(self._of.keys[n].api_key(id_))
@@ -140,6 +149,7 @@ class Copies:
             pipe.delete(key)
             for part in in_parts(by_home.get(n, []), lambda _: 2):
                 pipe.zadd(key, dict(part))
+            await self._keep()
             with translated(self._of.url(n)):
                 await pipe.execute()
 
@@ -183,6 +193,7 @@ class Copies:
         for key, fields in given:
             pipe.delete(key)
             pipe.hset(key, mapping=fields)
+        await self._keep()
         with translated(self._of.url(n)):
             if given:
                 await pipe.execute()
@@ -207,6 +218,10 @@ async def _hashes(client: Any, url: str, keys: Sequence[str]) -> list[dict[bytes
         with translated(url):
             found += await pipe.execute()
     return found
+
+
+async def _nothing() -> None:
+    """Nobody else copies."""
 
 
 def _owner(record: dict[bytes, bytes]) -> str:

@@ -348,6 +348,14 @@ def grown_key(prefix: str) -> str:
     return f"{prefix}:grown"
 
 
+def growing_key(prefix: str) -> str:
+    """String: token of the `dispatcher grow` that is under way. At most 10 seconds after its last step.
+
+    It lies where `partitions_key` does.
+    """
+    return f"{prefix}:growing"
+
+
 @functools.lru_cache(maxsize=4096)
 def endpoint_id(name: "EndpointName | str") -> str:
     """The 12-character id of an endpoint in keys, from its name or the name's text.

@@ -19,6 +19,7 @@ from dispatcher.errors import (
 from dispatcher.model import StatusChange
 from dispatcher.producer import Dispatcher
 from dispatcher.rules.endpoint_name import EndpointName
+from dispatcher.store import growth_lock
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.command_parts import MOST_ARGUMENTS
 from dispatcher.store.format import FORMAT
@@ -192,6 +193,49 @@ def test_nothing_is_copied_twice(two_urls: list[str]) -> None:
         assert new.get("dispatcher:grown").endswith(b" ended")
         assert Counter() == grow(here, previous)
         assert not new.get("dispatcher:grown").endswith(b" ended")
+        assert expected == everything(new)
+
+
+def test_two_runs_at_once(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one is refused while the first copies; a first one whose lock has run out changes nothing any more."""
+    here, previous = two_urls
+    monkeypatch.setattr(growth_lock, "WAIT_SECONDS", 0)
+    whole = Copies.make
+    loses_lock = False
+
+    with redis.Redis.from_url(previous) as old, redis.Redis.from_url(here) as new:
+
+        async def make(copies: Copies, tell: Callable[[int, int], None]) -> Counter[str]:
+            with pytest.raises(InvalidInput, match="another `dispatcher grow` is under way"):
+                await asyncio.to_thread(grow, here, previous)
+            if loses_lock:
+                new.delete("dispatcher:growing")
+            return await whole(copies, tell)
+
+        monkeypatch.setattr(Copies, "make", make)
+        before_growth(old, Keys("dispatcher"))
+        loses_lock = True
+        with pytest.raises(InvalidInput, match="stood still for too long"):
+            grow(here, previous)
+        assert ({}, b"0") == (everything(new), new.get("dispatcher:grown"))
+        loses_lock = False
+        assert 2 == grow(here, previous)["workspaces"]
+        assert not new.exists("dispatcher:growing")
+
+
+def test_a_note_that_was_taken_back_by_another_run(two_urls: list[str]) -> None:
+    """Where the previous Redis says that it has grown, a run only notes that here too, whatever waits in the partitions."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as old, redis.Redis.from_url(here) as new:
+        before_growth(old, Keys("dispatcher"))
+        grow(here, previous)
+        keys = keys_of("dispatcher", COUNT)[0]
+        new.sadd(keys.api_keys("acme"), "since")
+        new.zadd(keys.expiries, {"acme:e1": 9e12})
+        expected = everything(new)
+        new.set("dispatcher:grown", 0)
+        assert Counter() == grow(here, previous)
+        assert int(new.get("dispatcher:grown") or 0) > 0
         assert expected == everything(new)
 
 
