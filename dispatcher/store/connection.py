@@ -202,7 +202,8 @@ def _for_now(error: ResponseError) -> tuple[str, str] | None:
         what = "takes no status changes any more, because its installation has grown into several partitions elsewhere"
         return (
             what,
-            "give the producer the URL and the number of partitions that it has now (docs/partitions.md)",
+            "give a producer the URL and the number of partitions that it has now; a worker that still has "
+            "DISPATCHER_PREVIOUS_REDIS_URL is to leave it out (docs/partitions.md)",
         )
     if unknown := _EACH_REDIS_KNOWS.search(text):
         advice = "if it is a sentinel, the URL starts with redis+sentinel:// and ends in the primary's name"

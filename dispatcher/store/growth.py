@@ -174,18 +174,18 @@ class Growth:
         await self._note()
         return copied
 
-    async def end(self, retention_seconds: int, *, force: bool = False) -> bool:
+    async def end(self, retention_seconds: int, *, force: bool = False) -> str:
         """Lets workers start without the previous Redis, which remembers what ended there for `retention_seconds`.
 
-        Returns whether it was empty, which `force` ends too: then WHAT_IS_LOST holds.
+        Returns what `force` has left behind; empty if that is nothing.
 
-        Raises StillWaiting while something waits there or, without `force`, is known there or it is empty; OtherFormat,
-        RedisUnavailable.
+        Raises StillWaiting while something waits there or, without `force`, is known there, or not in the archive yet, or it is
+        empty; OtherFormat, RedisUnavailable.
         """
         async with GrowthLock(self._of.servers, self._prefix):
             return await self._end(retention_seconds, force=force)
 
-    async def _end(self, retention_seconds: int, *, force: bool) -> bool:
+    async def _end(self, retention_seconds: int, *, force: bool) -> str:
         await require_grown(self._of.servers, self._prefix)
         try:
             is_empty = await self._is_empty()
@@ -209,6 +209,12 @@ class Growth:
                 "the previous Redis holds nothing of this installation: is DISPATCHER_PREVIOUS_REDIS_URL right? If it is, and all "
                 f"that it knew is lost, `dispatcher grow --end --force` ends it: {WHAT_IS_LOST}"
             )
+        unarchived = not_archived(*await self.to_archive())
+        if unarchived and not force:
+            raise StillWaiting(
+                f"{unarchived}: workers and archivers take them there as long as DISPATCHER_PREVIOUS_REDIS_URL is set, messages once "
+                "they are over (--force leaves them behind)"
+            )
         until_ms = await self.known_until_ms(retention_seconds)
         if not force and until_ms >= await self.now_ms():
             raise StillWaiting(
@@ -217,7 +223,7 @@ class Growth:
             )
         await self._close_queue()
         await self._set_ended()
-        return is_empty
+        return WHAT_IS_LOST if is_empty else unarchived
 
     async def require_own(self) -> None:
         """As `require_previous`."""
@@ -285,6 +291,17 @@ class Growth:
     async def waiting(self) -> tuple[int, int]:
         """How many status changes are on the previous queue, and how many callbacks have not ended there."""
         return await self._installation.waiting()
+
+    async def to_archive(self) -> tuple[int, int]:
+        """How many ended callbacks, and how many messages, of the previous Redis are to go to the archive and are not there yet."""
+        pipe = self._old.pipeline(transaction=False)
+        pipe.xlen(self._keys.to_archive)
+        pipe.zcard(
+            self._keys.status_due
+        )  # also those whose time has not come: nobody takes them after the end
+        with translated(self._url):
+            callbacks, messages = await pipe.execute()
+        return callbacks, messages
 
     async def _close_queue(self) -> None:
         """Has the previous queue take nothing more, as nobody reads it: a producer that still has it gets an error.
@@ -389,6 +406,13 @@ class Growth:
         with translated(self._of.url(0)):
             if not await self._of.servers.call_for(key, "EVAL", SET_IF, 1, key, before, value):
                 raise InvalidInput(f"{key} was changed meanwhile: run `dispatcher grow` again")
+
+
+def not_archived(callbacks: int, messages: int) -> str:
+    """Says what the previous Redis has and the archive has not; empty if there is nothing."""
+    if not (callbacks or messages):
+        return ""
+    return f"{_counted(callbacks, 'ended callback')} and {_counted(messages, 'message')} of the previous Redis are not in the archive"
 
 
 def _counted(count: int, one: str) -> str:

@@ -9,7 +9,7 @@ from dispatcher.model import iso
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.presence import SILENCE_SECONDS
 from dispatcher.store.check_finding import Finding, Verdict
-from dispatcher.store.growth import Growth
+from dispatcher.store.growth import Growth, not_archived
 from tasks import tables, wiring
 
 
@@ -23,6 +23,7 @@ async def look_at_previous(settings: Settings) -> list[Finding]:
     try:
         await growth.require_own()
         queued, waiting = await growth.waiting()
+        unarchived = not_archived(*await growth.to_archive())
         now_ms = await growth.now_ms()
         with suppress(RedisUnavailable, TimeoutError):  # the server that knows since when may be away
             async with asyncio.timeout(SILENCE_SECONDS):
@@ -36,7 +37,7 @@ async def look_at_previous(settings: Settings) -> list[Finding]:
         ]
     finally:
         await servers.aclose()
-    if not (queued or waiting) and until_ms is not None and until_ms < now_ms:
+    if not (queued or waiting or unarchived) and until_ms is not None and until_ms < now_ms:
         found = "all that the previous Redis knew is over: `dispatcher grow --end`"
         return [Finding("previous", Verdict.OK, found)]
     there = f"{tables.counted(queued, 'status change', 'status changes')} on its queue, {tables.counted(waiting, 'callback waits', 'callbacks wait')}"
@@ -46,6 +47,7 @@ async def look_at_previous(settings: Settings) -> list[Finding]:
             "previous",
             Verdict.OK,
             f"partition {settings.partitions}, the Redis before: {there}"
-            + (until and f"; {until}, if nothing comes to them"),
+            + (until and f"; {until}, if nothing comes to them")
+            + (unarchived and f"; {unarchived}"),
         )
     ]

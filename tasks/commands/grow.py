@@ -25,7 +25,11 @@ def grow(
         ),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="With --end: although eventIds and messages are known there.")
+        bool,
+        typer.Option(
+            "--force",
+            help="With --end: although eventIds and messages are known there, or are not in the archive yet.",
+        ),
     ] = False,
     lost: Annotated[
         bool,
@@ -116,13 +120,13 @@ async def _copy(settings: Settings, *, replace: bool) -> dict[str, Any]:
 async def _end(settings: Settings, *, force: bool, lost: bool) -> dict[str, Any]:
     async with AsyncExitStack() as closing:
         growth, audit = await _growth(settings, closing)
-        is_lost = lost
+        left = WHAT_IS_LOST
         if lost:
             await growth.end_lost()
         else:
-            is_lost = await growth.end(wiring.longest_retention_seconds(settings), force=force)
-        if is_lost:
-            terminal.note(WHAT_IS_LOST)
+            left = await growth.end(wiring.longest_retention_seconds(settings), force=force)
+        if left:
+            terminal.note(left)
         await audit.add("grow.end", after={"force": force, "lost": lost})
     return {"ended": True}
 

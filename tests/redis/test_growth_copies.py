@@ -24,11 +24,12 @@ from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.command_parts import MOST_ARGUMENTS
 from dispatcher.store.format import FORMAT
 from dispatcher.store.grown_servers import GrownServers
-from dispatcher.store.growth import Growth, require_grown
+from dispatcher.store.growth import WHAT_IS_LOST, Growth, require_grown
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.keys import Keys, endpoint_id, keys_of
 from dispatcher.store.previous import Previous
 from dispatcher.store.servers import PlainServers
+from tests.command import command
 from tests.redis.test_producer import change
 
 MANY = 9000
@@ -324,7 +325,7 @@ def test_the_end_of_another_installation(two_urls: list[str]) -> None:
         old.flushall()
         with pytest.raises(StillWaiting, match="cause callbacks once more"):
             growing(here, previous, lambda growth: growth.end(1))
-        assert growing(here, previous, lambda growth: growth.end(1, force=True))
+        assert WHAT_IS_LOST == growing(here, previous, lambda growth: growth.end(1, force=True))
 
 
 def test_half_of_a_growth_is_no_installation(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,3 +360,21 @@ def test_a_note_that_is_lost_rolls_nothing_back(two_urls: list[str]) -> None:
     for replace in (False, True):
         with pytest.raises(InvalidInput, match="set it to the time at which that was"):
             grow(here, previous, replace=replace)
+
+
+def test_what_the_archive_has_not_got(two_urls: list[str]) -> None:
+    """The end is refused while something there is to go to the archive; forced, it says what it leaves behind."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as old:
+        keys = Keys("dispatcher")
+        before_growth(old, keys)
+        grow(here, previous)
+        old.zadd(keys.endpoints, {endpoint_id("acme https://a.example:443"): 7})
+        old.xadd(keys.to_archive, {"id": "acme e1"})
+        old.zadd(keys.status_due, {"acme m1": 9e12, "acme m2": 5})
+        left = "1 ended callback and 2 messages of the previous Redis are not in the archive"
+        with pytest.raises(StillWaiting, match=f"{left}: workers and archivers take them there"):
+            growing(here, previous, lambda growth: growth.end(1))
+        found = command(here, "check", PARTITIONS=str(COUNT), PREVIOUS_REDIS_URL=previous, BROKER_URL=here)
+        assert left in " ".join(found.stdout.split())
+        assert left == growing(here, previous, lambda growth: growth.end(1, force=True))
