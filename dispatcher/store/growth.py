@@ -5,6 +5,8 @@ and messages stay where they are until they are over. The previous Redis is chan
 repeated replaces what one before it copied; once the installation has grown, nothing is copied any more.
 """
 
+import errno
+import socket
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +24,9 @@ from dispatcher.errors import (
 from dispatcher.model import LONGEST_TTL_SECONDS, iso
 from dispatcher.store import format
 from dispatcher.store.across.installation import InstallationAcross
-from dispatcher.store.across.partitions import AWAY, Partitions
+from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.api_keys import OPERATORS, PRODUCERS
-from dispatcher.store.connection import tls_problem, translated
+from dispatcher.store.connection import translated
 from dispatcher.store.damaged import named, needed
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.growth_lock import GrowthLock
@@ -32,6 +34,7 @@ from dispatcher.store.installation import Installation
 from dispatcher.store.keys import FORMAT_TEXT, GROWN_INTO, Keys, grown_key
 from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.queue import GROUP
+from dispatcher.store.sentinel import NoPrimary, Why
 from dispatcher.store.servers import Servers
 
 ENDED = " ended"
@@ -41,6 +44,17 @@ BEGUN = "0"
 LAST_ENTRY = f"{2**64 - 1}-{2**64 - 1}"
 """The last id of an entry that a stream can have: behind it XADD adds nothing, and is answered with an error."""
 SET_IF = "return (redis.call('GET', KEYS[1]) or '') == ARGV[1] and redis.call('SET', KEYS[1], ARGV[2]) or 0"
+NOBODY_THERE = {
+    errno.ECONNREFUSED,
+    errno.ENOENT,  # no such socket file
+    errno.EHOSTUNREACH,
+    errno.EHOSTDOWN,
+    errno.ENETUNREACH,
+    socket.EAI_NONAME,
+}
+"""Why no connection comes about where no server is."""
+NOT_CONNECTED = "Timeout connecting"
+"""In redis-py's error where nothing takes the connection for as long as it waits."""
 NAMED = 3
 """How many workspaces an error names."""
 WHAT_IS_LOST = (
@@ -94,9 +108,18 @@ async def _stored_format(servers: Servers, number: int) -> str:
 
 
 def _is_silence(error: RedisUnavailable) -> bool:
-    """Whether no server answered; one that refuses us, or our TLS, is there."""
-    cause = error.__cause__
-    return isinstance(cause, AWAY) and not error.why and not tls_problem(cause, "")
+    """Whether no server is there: nobody takes connections, or its sentinels say that it is down.
+
+    One that takes a connection is there, also if it refuses us or our TLS, has no room for more, hangs, or closes it.
+    """
+    cause: BaseException | None = error.__cause__
+    if isinstance(cause, NoPrimary) and cause.why is Why.DOWN:
+        return True
+    while cause:
+        if (isinstance(cause, OSError) and cause.errno in NOBODY_THERE) or NOT_CONNECTED in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 async def _grown(servers: Servers, prefix: str) -> tuple[int, bool]:

@@ -1,6 +1,8 @@
 """What `grow` copies from the previous Redis: all of it, in commands of bounded size, and nothing that is only half there."""
 
 import asyncio
+import socketserver
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -326,6 +328,44 @@ def test_the_end_of_another_installation(two_urls: list[str]) -> None:
         with pytest.raises(StillWaiting, match="cause callbacks once more"):
             growing(here, previous, lambda growth: growth.end(1))
         assert WHAT_IS_LOST == growing(here, previous, lambda growth: growth.end(1, force=True))
+
+
+class Answers(socketserver.BaseRequestHandler):
+    """A server that takes connections and is no help."""
+
+    def handle(self) -> None:
+        """Says at once what it says, or reads and says nothing; then it closes."""
+        if said := self.server.said:  # type: ignore[attr-defined]
+            self.request.sendall(said)
+        elif self.server.hangs:  # type: ignore[attr-defined]
+            while self.request.recv(65536):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("said", "hangs"), [(b"-ERR max number of clients reached\r\n", False), (b"", True), (b"", False)]
+)
+def test_what_takes_connections_is_not_lost(two_urls: list[str], said: bytes, hangs: bool) -> None:
+    """A previous Redis without room for more connections, one that hangs, and one that closes them is there; `--lost` refuses."""
+    here, previous = two_urls
+    with redis.Redis.from_url(previous) as old:
+        before_growth(old, Keys("dispatcher"))
+    grow(here, previous)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answers) as server:
+        server.said, server.hangs, server.daemon_threads = said, hangs, True  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        try:
+            with pytest.raises(StillWaiting, match="answers, so it is not lost"):
+                growing(here, url, lambda growth: growth.end_lost())
+            with pytest.raises(PreviousUnavailable) as refused:
+                growing(here, url, lambda growth: growth.end(1, force=True))
+            assert "--lost" not in str(refused.value)
+        finally:
+            server.shutdown()
+            thread.join()
+    growing(here, url, lambda growth: growth.end_lost())  # nobody is there any more
 
 
 def test_half_of_a_growth_is_no_installation(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
