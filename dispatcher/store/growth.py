@@ -274,8 +274,9 @@ class Growth:
             await self.now_ms()
         except RedisUnavailable as error:
             if not _is_silence(error):
+                why = str(error).replace("DISPATCHER_REDIS_URL", "DISPATCHER_PREVIOUS_REDIS_URL")
                 raise StillWaiting(
-                    f"the previous Redis answers, so it is not lost: {sentence(str(error))} If that is another server in its "
+                    f"the previous Redis answers, so it is not lost: {sentence(why)} If that is another server in its "
                     "place, set DISPATCHER_PREVIOUS_REDIS_URL to where none is"
                 ) from error
         else:

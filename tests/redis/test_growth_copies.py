@@ -357,8 +357,9 @@ def test_what_takes_connections_is_not_lost(two_urls: list[str], said: bytes, ha
         thread.start()
         url = f"redis://127.0.0.1:{server.server_address[1]}/0"
         try:
-            with pytest.raises(StillWaiting, match="answers, so it is not lost"):
+            with pytest.raises(StillWaiting, match="answers, so it is not lost") as still:
                 growing(here, url, lambda growth: growth.end_lost())
+            assert "DISPATCHER_REDIS_URL" not in str(still.value)
             with pytest.raises(PreviousUnavailable) as refused:
                 growing(here, url, lambda growth: growth.end(1, force=True))
             assert "--lost" not in str(refused.value)
