@@ -88,7 +88,28 @@ async def _found(servers: Servers, prefix: str) -> int:
         if found:
             return int(found)
         single = Keys(prefix).format
-        return int(await servers.call_for(single, "EXISTS", single))
+        if await servers.call_for(single, "EXISTS", single):
+            return 1
+    await _require_no_other(servers, single)
+    return 0
+
+
+async def _require_no_other(servers: Servers, key: str) -> None:
+    """Raises OtherSettings if a plain server behind the first one has this key, which an installation with one partition has.
+
+    Those that do not answer soon are passed over.
+    """
+    if servers.is_cluster:
+        return
+    first = {servers.node(n).name: n for n in reversed(range(servers.partitioning.partitions))}
+    for n in sorted(first.values())[1:]:
+        with suppress(RedisUnavailable, TimeoutError), translated(servers.url(n)):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if await servers.wire(n).call("EXISTS", key):
+                    raise OtherSettings(
+                        f"server number {n + 1} of DISPATCHER_REDIS_URL holds an installation with one partition. Is it the right "
+                        "server, database and DISPATCHER_KEY_PREFIX? No other installation can begin there (docs/partitions.md)"
+                    )
 
 
 async def _in_registries(servers: Servers, away: Collection[int]) -> dict[int, int]:

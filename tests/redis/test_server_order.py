@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from dispatcher.store.format import FORMAT
 from tasks.actions import workspaces
 from tasks.actions.workspaces import Wanted
 from tasks.redis_server import RedisServer
@@ -14,6 +15,7 @@ from tests.command import command
 from tests.divided import installed, stop, two_servers
 
 P = 8
+TOLD = "server number 2 of DISPATCHER_REDIS_URL holds an installation with one partition"
 
 
 @pytest.fixture
@@ -78,3 +80,23 @@ def test_growth_into_another_order_is_refused(servers: list[RedisServer], redis_
         assert (1, True) == (refused.returncode, "the list must stay" in refused.stderr), refused
         assert before == sorted(client.scan_iter("dispatcher:*"))
     assert 0 == grow(one, two).returncode
+
+
+def test_another_installation_on_a_later_server_is_refused(
+    servers: list[RedisServer], tmp_path_factory: pytest.TempPathFactory, server_program: str
+) -> None:
+    """Where a server behind the first one holds an installation with one partition, none begins there, nor grows into it."""
+    urls = [server.url for server in servers]
+    with redis.Redis.from_url(urls[1]) as other, installed([urls[1]], 1) as alone:
+        alone.do(workspaces.add, "other", "zeckta", Wanted("https://a.example/hooks"), None)
+        other.set("dispatcher:format", FORMAT)
+        before = sorted(other.keys())
+        refused = run(urls, "worker")
+        assert (78, True) == (refused.returncode, TOLD in refused.stderr), refused
+        with RedisServer(tmp_path_factory.mktemp("previous"), executable=server_program) as previous:
+            with redis.Redis.from_url(previous.url) as client:
+                client.set("dispatcher:format", FORMAT)
+            grown = {"PARTITIONS": str(P), "BROKER_URL": urls[0], "PREVIOUS_REDIS_URL": previous.url}
+            found = command(" ".join(urls), "grow", "--replace", **grown)
+        assert (1, True) == (found.returncode, TOLD in found.stderr), found
+        assert before == sorted(other.keys())
