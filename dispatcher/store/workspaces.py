@@ -255,19 +255,23 @@ class Workspaces:
         """Encrypts all secrets and headers with the newest key; returns how many workspaces. Raises InvalidInput."""
         names = await self.names()
         for name in names:
-
-            def reseal(there: Workspace | None, name: str = name) -> dict[str, Any]:
-                known = _there(there, name)
-                _raise_problem(known)
-                fields: dict[str, Any] = {}
-                for suffix, one in [("", known), *((f":{n}", s) for n, s in known.subscriptions.items())]:
-                    _raise_problem(known, one)
-                    fields |= {f"{name}{suffix}": value for name, value in self.record.sealed(one).items()}
-                return fields
-
-            with suppress(NotFound):  # removed meanwhile
-                await self.write(name, reseal, anew=True)
+            await self._seal_anew(name)
         return len(names)
+
+    async def _seal_anew(self, workspace: str) -> None:
+        """Encrypts the secrets and headers of a workspace, if it is there. Raises InvalidInput."""
+
+        def reseal(there: Workspace | None) -> dict[str, Any]:
+            known = _there(there, workspace)
+            _raise_problem(known)
+            fields: dict[str, Any] = {}
+            for suffix, one in [("", known), *((f":{n}", s) for n, s in known.subscriptions.items())]:
+                _raise_problem(known, one)
+                fields |= {f"{name}{suffix}": value for name, value in self.record.sealed(one).items()}
+            return fields
+
+        with suppress(NotFound):  # removed meanwhile
+            await self.write(workspace, reseal, anew=True)
 
     async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
         """Counts a webhook change by the customer; returns the count of this minute, across all processes."""

@@ -10,6 +10,7 @@ from dispatcher.rules.addresses import without_query
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import described, difference
 from tasks import tables, terminal, wiring
+from tasks.actions.partly import Partly
 
 Id = Annotated[str, typer.Argument(help="The workspace's name.", metavar="ID", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -65,8 +66,10 @@ def rotate_encryption() -> None:
 
     async def work() -> int:
         async with wiring.store(settings) as store:
-            count = await store.workspaces.rotate_encryption()
+            partly = Partly()
+            count = await partly.of(store.workspaces.rotate_encryption())
             await store.audit.add("workspace.rotate_encryption", after={"workspaces": count})
+            partly.raise_problem()
             return count
 
     terminal.out.print(

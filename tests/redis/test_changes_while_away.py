@@ -291,3 +291,27 @@ def test_an_api_key_is_revoked_while_the_previous_redis_is_away(server_program: 
             assert 0 == revoked()[0]
             assert not [*old.scan_iter("*api-key*")]
             assert 1 == revoked()[0], "there is no such key"
+
+
+def test_secrets_are_encrypted_anew_where_homes_answer(scene: Scene) -> None:
+    """A workspace whose home is away keeps no other from it, and what was done is in the trail; repeated, it is complete."""
+    here = scene.parts[0] % 2
+    names = [f"w{n}" for n in range(40)]
+    away = next(name for name in names if scene.many.partitioning.home(name) % 2 != here)
+    last = next(name for name in reversed(names) if scene.many.partitioning.home(name) % 2 == here)
+    for name in (away, last):
+        scene.do(workspaces.add, name, "zeckta", Wanted(URL, width=P), None)
+    keys = "ooZrYtpdh6jtHN0tmidHPUvWvrSK3jMO8rL52j7wJ78="
+    scene.away.kill()
+    found = command(
+        " ".join(scene.urls),
+        "workspace",
+        "rotate-encryption",
+        PARTITIONS=str(P),
+        BROKER_URL=scene.urls[0],
+        SECRET_KEYS=keys,
+    )
+    assert (3, True) == (found.returncode, "and not in partition" in found.stderr), found
+    world = scene.many.of(last)
+    assert b"whsec_" not in world.call("hget", world.keys.workspace(last), "secrets")
+    assert "workspace.rotate_encryption" in found.stderr

@@ -189,6 +189,22 @@ class WorkspacesAcross(Workspaces):
                 problems[n] = self._partitions.named(n, error)
         return problems
 
+    async def rotate_encryption(self) -> int:
+        """As Workspaces.rotate_encryption, of those whose home answers; PartlyDone says which partitions do not."""
+        done: dict[int, int] = {}
+        problems: dict[int, RedisUnavailable] = {}
+        for name in await self.names():
+            home = self._partitions.partitioning.home(name)
+            if home in problems:
+                continue
+            try:
+                await self._partitions.require(home)
+                await self._seal_anew(name)
+                done[home] = done.get(home, 0) + 1
+            except RedisUnavailable as error:
+                problems[home] = error
+        return Tried(done, problems).whole(sum(done.values()))
+
     async def endpoints(self, workspace: str, subscription: str | None = None) -> list[Owned]:
         """As Workspaces.endpoints; raises RedisUnavailable if one of the workspace's partitions does not answer."""
         found: dict[str, Owned] = {}
