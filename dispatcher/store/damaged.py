@@ -63,7 +63,7 @@ def is_of_type(error: Exception) -> bool:
 
 
 @contextmanager
-def named(key: str) -> Iterator[None]:
+def needed_type(key: str) -> Iterator[None]:
     """Raises OtherFormat, which names the key, for Redis's error that the key is of another type."""
     try:
         yield

@@ -27,7 +27,7 @@ from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.api_keys import OPERATORS, PRODUCERS
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import named, needed
+from dispatcher.store.damaged import needed, needed_type
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.growth_lock import GrowthLock
 from dispatcher.store.installation import Installation
@@ -103,7 +103,7 @@ async def require_previous(servers: Servers) -> None:
 async def _stored_format(servers: Servers, number: int) -> str:
     """The format of the previous Redis, whole."""
     key = servers.keys[number].format
-    with translated(servers.url(number)), named(key):
+    with translated(servers.url(number)), needed_type(key):
         return needed(await servers.wire(number).call("GET", key), key, FORMAT_TEXT)
 
 
@@ -130,7 +130,7 @@ async def _grown(servers: Servers, prefix: str) -> tuple[int, bool]:
 async def _noted(servers: Servers, prefix: str) -> str:
     """What is noted of a growth; empty if there was none."""
     key = grown_key(prefix)
-    with translated(servers.url(0)), named(key):
+    with translated(servers.url(0)), needed_type(key):
         return needed(await servers.call_for(key, "GET", key), key, rf"(\d{{1,18}}({ENDED})?)?")
 
 

@@ -16,7 +16,7 @@ from dispatcher.rules.partitions import another_number
 from dispatcher.store.arguments import WITH_ARCHIVE
 from dispatcher.store.command_parts import in_parts
 from dispatcher.store.connection import redis_now_ms, translated
-from dispatcher.store.damaged import named, naming, needed, of_type, reply
+from dispatcher.store.damaged import naming, needed, needed_type, of_type, reply
 from dispatcher.store.endpoints import Endpoint
 from dispatcher.store.entry import read_entry
 from dispatcher.store.fingerprints import read_tables
@@ -109,11 +109,11 @@ class Installation:
         and OtherFormat if something else was written there.
         """
         key, count_key = self._keys.format, self._keys.count
-        with translated(self._url), named(key):
+        with translated(self._url), needed_type(key):
             found = needed(await self._client.get(key), key, FORMAT_TEXT)
         if not found and self._keys.is_alone:
             # a user of before may not read it; its installation has one partition
-            with translated(self._url), named(count_key), suppress(NoPermissionError):
+            with translated(self._url), needed_type(count_key), suppress(NoPermissionError):
                 if count := needed(await self._client.get(count_key), count_key):
                     raise OtherSettings(another_number(int(count), 1))
         return self._keys.own_format(found)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dispatcher.errors import OtherSettings, RedisUnavailable
 from dispatcher.rules.partitions import another_number
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import named, needed
+from dispatcher.store.damaged import needed, needed_type
 from dispatcher.store.keys import Keys, partitions_key
 from dispatcher.store.members import registries
 from dispatcher.store.servers import Servers
@@ -83,7 +83,7 @@ async def _found(servers: Servers, prefix: str) -> int:
     """The number of partitions of the installation in Redis; 0 if there is none."""
     key = partitions_key(prefix)
     with translated(servers.url(0)):
-        with named(key):
+        with needed_type(key):
             found = needed(await servers.call_for(key, "GET", key), key)
         if found:
             return int(found)
@@ -119,7 +119,7 @@ async def _in_registries(servers: Servers, away: Collection[int]) -> dict[int, i
         if one in away:
             continue
         key = servers.keys[one].count
-        with suppress(RedisUnavailable), translated(servers.url(one)), named(key):
+        with suppress(RedisUnavailable), translated(servers.url(one)), needed_type(key):
             found[one] = int(needed(await servers.wire(one).call("GET", key), key) or 0)
     return found
 

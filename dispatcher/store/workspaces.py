@@ -21,7 +21,7 @@ from dispatcher.rules.workspace import Workspace
 from dispatcher.rules.workspace_headers import check_headers
 from dispatcher.store.client_certificates import ends_of
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import named, naming, number, of_type, reply
+from dispatcher.store.damaged import naming, needed_type, number, of_type, reply
 from dispatcher.store.endpoints_of import Owned, endpoints_of, pending_of
 from dispatcher.store.installation import Installation
 from dispatcher.store.key_rotation import new_secret, rotated_fields
@@ -333,7 +333,7 @@ class Workspaces:
 
     async def _require_list(self, pipe: Any) -> None:
         """Raises OtherFormat if the list of names is of another type: within MULTI all else would be changed first."""
-        with named(self._keys.workspaces):
+        with needed_type(self._keys.workspaces):
             await pipe.sismember(self._keys.workspaces, "")
 
     async def copy(self, workspace: str) -> None:

@@ -132,6 +132,16 @@ def test_a_new_url_is_told(scene: Scene, of: list[str], moves: list[str]) -> Non
     assert [1, 1] == [world.call("zcard", world.keys.lane(new)) for world in scene.there]
 
 
+def test_a_list_of_names_that_was_written_over(scene: Scene) -> None:
+    """Where the list of workspaces of another partition is of another type, its copy of the record stays as it was, and the key is named."""
+    part = scene.there[1]
+    part.call("delete", part.keys.workspaces)
+    part.call("set", part.keys.workspaces, "by hand")
+    code, _, told = scene.run("workspace", "update", NAME, "--max-concurrency", "9")
+    assert (1, True) == (code, f"the key {part.keys.workspaces} was written over" in told), told
+    assert part.call("hget", part.keys.workspace(NAME), "max_concurrency") is None
+
+
 def test_a_workspace_is_made(scene: Scene) -> None:
     """The secret of one that is made while a server is away is shown too."""
     scene.away.kill()

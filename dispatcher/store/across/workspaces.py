@@ -19,7 +19,7 @@ from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.across.tried import Tried, named
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import number
+from dispatcher.store.damaged import needed_type, number
 from dispatcher.store.endpoints_of import Owned
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
@@ -296,6 +296,8 @@ class WorkspacesAcross(Workspaces):
         else:
             pipe.srem(keys.workspaces, workspace)
         with translated(self._partitions.url(to)):
+            with needed_type(keys.workspaces):  # before the rest: within MULTI that is changed all the same
+                await target.sismember(keys.workspaces, workspace)
             await pipe.execute()
 
 
