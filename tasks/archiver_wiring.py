@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from config.settings import Settings
+from dispatcher.errors import ArchiveUnavailable, RedisUnavailable
 from dispatcher.store import format
 from dispatcher.store.archive.archive import Archive
 from dispatcher.store.arguments import WITH_MESSAGES
@@ -66,10 +67,23 @@ class Made:
             self.metrics,
             about=about,
             allow=allow,
+            by_archive_alone=self._by_archive_alone,
             after_ms=self.settings.archive_after_seconds * 1000,
             keep_days=self.settings.archive_retention_days if number == 0 else None,
             messages=self._message_archiver(number, ledger),
         )
+
+    async def _by_archive_alone(self) -> bool:
+        """Whether Redis knows callbacks of any partition by the archive alone. Raises ArchiveUnavailable if one does not answer."""
+        try:
+            for keys in self.servers.keys:
+                if await self.source(keys.partition).has_fingerprints():
+                    return True
+        except RedisUnavailable as error:
+            raise ArchiveUnavailable(
+                f"it has no tables, and gets none before all partitions answer: {error}"
+            ) from error
+        return False
 
     def _message_archiver(self, number: int, ledger: Ledger) -> MessageArchiver:
         servers = self.servers

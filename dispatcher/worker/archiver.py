@@ -50,7 +50,8 @@ class Archiver:
     """One partition's; `messages` takes its messages. `lease` gives the token of who may retire, None while that is another one; `about` names the
     partition in the log.
 
-    `allow` makes sure that every worker knows what is retired; it raises OtherFormat while one does not. `after_ms`: how long what
+    `allow` makes sure that every worker knows what is retired; it raises OtherFormat while one does not. `by_archive_alone` says
+    whether Redis knows callbacks of any partition by the archive alone; it raises ArchiveUnavailable where one does not answer. `after_ms`: how long what
     has ended stays in the ledger. `keep_days`: how long the archive keeps it, if this one is to drop what is older.
     """
 
@@ -63,6 +64,7 @@ class Archiver:
         metrics: Metrics,
         about: Mapping[str, object],
         allow: Callable[[], Awaitable[None]],
+        by_archive_alone: Callable[[], Awaitable[bool]],
         after_ms: int,
         keep_days: int | None = None,
         messages: MessageArchiver | None = None,
@@ -72,6 +74,7 @@ class Archiver:
         self._archive = archive
         self._lease = lease
         self._allow = allow
+        self._by_archive_alone = by_archive_alone
         self._after_ms = after_ms
         self._metrics = metrics
         self._about = about
@@ -170,7 +173,7 @@ class Archiver:
 
     async def _make_ready(self) -> None:
         """Makes the archive's tables; not where Redis knows callbacks by it alone, because they are in another one then."""
-        if not await self._archive.version() and await self._source.has_fingerprints():
+        if not await self._archive.version() and await self._by_archive_alone():
             raise ArchiveUnavailable(f"Redis knows callbacks by the archive alone, and {NO_TABLES}")
         await self._archive.migrate()
         self._is_ready = True

@@ -45,6 +45,7 @@ class Scene:
             self.metrics,
             about={},
             allow=lambda: self.world.installation.raise_format(WITH_ARCHIVE),
+            by_archive_alone=self.source.has_fingerprints,
             after_ms=-(10**9),
         )
 

@@ -70,6 +70,7 @@ class Installed(Reader):
             self.metrics,
             about={},
             allow=lambda: Installation(self.client, KEYS).raise_format(WITH_ARCHIVE),
+            by_archive_alone=self.source.has_fingerprints,
             after_ms=0,
         )
 
