@@ -24,5 +24,6 @@ def open_archive(url: str, answer_seconds: float | None = None) -> Archive:
         raise InvalidInput(
             "an archive in PostgreSQL needs: pip install '.[archive]' in a checkout"
         ) from error
+    postgres.check_readable(url)
     found: Archive = postgres.PostgresArchive(url, safe_url(url), answer_seconds)
     return found

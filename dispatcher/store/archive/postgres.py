@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 from psycopg import IsolationLevel
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import InvalidSchemaName, UndefinedTable, UniqueViolation
 
 from dispatcher.errors import ArchiveUnavailable, InvalidInput
@@ -27,6 +28,7 @@ from dispatcher.store.archive.postgres_messages import PostgresMessages
 from dispatcher.store.archive.postgres_rows import NAMES, OF_WORKSPACE, READ, WANTED, columns, read
 from dispatcher.store.archive.postgres_schema import Connection
 from dispatcher.store.archive.which import Which
+from dispatcher.store.redis_url import ENCODE
 
 T = TypeVar("T")
 
@@ -292,6 +294,14 @@ class PostgresArchive:
             ),
             *(one.error, one.records, one.extra, one.answer, one.body),
         )
+
+
+def check_readable(url: str) -> None:
+    """Raises InvalidInput if libpq cannot read a URL. Its own text quotes what it cannot read, which may be a password."""
+    try:
+        conninfo_to_dict(url)
+    except (psycopg.ProgrammingError, UnicodeDecodeError):
+        raise InvalidInput(f"the archive's URL cannot be read: look at its options, and {ENCODE}") from None
 
 
 async def _connect(url: str) -> Connection:

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dispatcher.errors import InvalidInput
+from dispatcher.store.redis_url import ENCODE
 
 _HOST = re.compile(r"(?:\[[^][]*\]|[^][:]*)(?::(\d{0,5}))?")
 SQLITE, POSTGRES = "sqlite:///", ("postgresql://", "postgres://")
@@ -24,6 +25,14 @@ def check_url(url: str) -> None:
         raise InvalidInput(
             "an archive is sqlite:////path/of/a/file or postgresql://user:password@host/database"
         )
+    elif not _is_encoded(url):
+        raise InvalidInput(f"the archive's URL holds a blank, a control character or an @ too many; {ENCODE}")
+
+
+def _is_encoded(url: str) -> bool:
+    """Whether libpq finds its host where it is: it would quote what is left of a password that it takes for a part of the host or database."""
+    parts = urlsplit(url)
+    return url.isprintable() and " " not in url and parts.netloc.count("@") < 2 and "@" not in parts.path
 
 
 def _is_whole(url: str) -> bool:
