@@ -40,6 +40,9 @@ AHEAD_DAYS = 2
 AHEAD_SECONDS = 600.0
 """Pause after their partitions could not be made."""
 
+OF_ROWS = psycopg.DataError, UniqueViolation
+"""Errors that say nothing of the connection."""
+
 log = structlog.get_logger()
 
 
@@ -213,8 +216,16 @@ class PostgresArchive:
     async def _call(self, do: Callable[[Connection], Awaitable[T]]) -> T:
         if not self._connection or self._connection.closed:
             self._connection = await _connect(self._url)
-        async with self._connection.transaction():
-            return await do(self._connection)
+        connection = self._connection
+        try:
+            async with connection.transaction():
+                return await do(connection)
+        except psycopg.Error as error:
+            if not isinstance(
+                error, OF_ROWS
+            ):  # the next one may reach another server, or this one as it is then
+                await connection.close()
+            raise
 
     def _give_up(self, call: "asyncio.Task[T]") -> None:
         """Leaves a call and its connection to themselves."""

@@ -1,0 +1,57 @@
+"""What an archive in PostgreSQL makes of what befalls its server, and of what its user may."""
+
+import asyncio
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from dispatcher.errors import ArchiveUnavailable
+from dispatcher.store.archive.postgres import PostgresArchive
+from tests.archive.conftest import Run
+from tests.archive.test_archives import callback
+
+
+@pytest.fixture
+def server(postgres_url: str) -> Iterator[psycopg.Connection]:
+    """Its superuser's connection; there are no tables."""
+    with psycopg.connect(
+        postgres_url, autocommit=True, options="-c default_transaction_read_only=off"
+    ) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS dispatcher CASCADE")
+        yield connection
+
+
+@pytest.fixture
+def here(server: psycopg.Connection, postgres_url: str) -> Iterator[Run]:
+    """An archive with its tables."""
+    with asyncio.Runner() as runner:
+        archive = PostgresArchive(postgres_url, "the test's PostgreSQL")
+        runner.run(archive.migrate())
+        yield Run(archive, runner)
+        runner.run(archive.aclose())
+
+
+def test_a_server_that_takes_no_writes_for_a_while(
+    here: Run, server: psycopg.Connection, postgres_url: str
+) -> None:
+    """A connection that was made then is not kept: once the server takes writes, they come through."""
+    server.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+    mine = PostgresArchive(postgres_url, "the test's PostgreSQL")
+    try:
+        with pytest.raises(ArchiveUnavailable, match="read-only"):
+            here(mine.put([callback(1)]))
+    finally:
+        server.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+    here(mine.put([callback(1)]))
+    assert 1 == len(here(mine.get([callback(1).key])))
+    here(mine.aclose())
+
+
+def test_what_is_there_already_costs_no_connection(here: Run, server: psycopg.Connection) -> None:
+    """A batch that is told again is no reason to connect anew."""
+    here(here.archive.put([callback(1)]))
+    query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() ORDER BY 1"
+    before = server.execute(query).fetchall()
+    here(here.archive.put([callback(1), callback(2)]))
+    assert before == server.execute(query).fetchall()
