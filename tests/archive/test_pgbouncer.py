@@ -13,12 +13,12 @@ from tests.archive.test_archives import DAY, callback
 LEFT = """
 SELECT 'prepared statement', name FROM pg_prepared_statements
 UNION ALL SELECT 'cursor', name FROM pg_cursors
-UNION ALL SELECT 'setting', name FROM pg_settings WHERE source = 'session' AND name <> 'transaction_isolation'
+UNION ALL SELECT 'setting', name FROM pg_settings WHERE source = 'session'
 UNION ALL SELECT 'advisory lock', objid::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
 UNION ALL SELECT 'temporary table', relname FROM pg_class WHERE relkind = 'r' AND relnamespace = pg_my_temp_schema()
 UNION ALL SELECT 'channel', pg_listening_channels()
 """
-"""What outlives a transaction on a connection; its isolation ends with it."""
+"""What outlives a transaction on a connection: asked outside of one."""
 
 
 async def asked(db: Connection, query: str) -> list[tuple[Any, ...]]:
@@ -54,4 +54,5 @@ def test_nothing_outlives_a_transaction(run: Run) -> None:
         for which in (Which("acme", ("failed",)), Which()):
             assert 10 == len(run(archive.ended(which, None, 10)).found)
         assert 1 == run(archive.remove([("acme", f"e{number}")]))
-    assert [] == run(archive._run(lambda db: asked(db, LEFT)))
+    assert archive._connection
+    assert [] == run(asked(archive._connection, LEFT))

@@ -8,6 +8,7 @@ import pytest
 
 from dispatcher.errors import ArchiveUnavailable
 from dispatcher.store.archive.postgres import PostgresArchive
+from tests.acceptance.stack import wait_until
 from tests.archive.conftest import Run
 from tests.archive.test_archives import callback
 
@@ -55,3 +56,18 @@ def test_what_is_there_already_costs_no_connection(here: Run, server: psycopg.Co
     before = server.execute(query).fetchall()
     here(here.archive.put([callback(1), callback(2)]))
     assert before == server.execute(query).fetchall()
+
+
+def test_what_was_given_up_ends_on_the_server_too(
+    here: Run, server: psycopg.Connection, request: pytest.FixtureRequest
+) -> None:
+    """A query that nobody waits for any more does not go on there, also behind pgbouncer; the next one is answered."""
+    slow = "SELECT pg_sleep(600) AS given_up"
+    for kind in ("postgres", "pgbouncer"):
+        mine = PostgresArchive(request.getfixturevalue(f"{kind}_url"), "the test's PostgreSQL", 0.5)
+        with pytest.raises(ArchiveUnavailable):
+            here(mine._run(lambda db: db.execute(slow)))
+        assert 3 == here(mine.version())
+        here(mine.aclose())
+    active = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = %s"
+    wait_until(lambda: (0,) == server.execute(active, [slow]).fetchone(), what="a server that does nothing")

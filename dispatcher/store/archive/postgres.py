@@ -52,6 +52,8 @@ class PostgresArchive:
     def __init__(self, url: str, shown: str, answer_seconds: float | None = None) -> None:
         """`shown` names it in error texts, without a password; `answer_seconds`: in place of ANSWER_SECONDS."""
         self._answer_seconds = answer_seconds or ANSWER_SECONDS
+        self._limit = f"SET LOCAL statement_timeout = {max(1, round(self._answer_seconds * 1000))}"
+        """Has the server end what nobody waits for any more; pgbouncer lets it through."""
         self.messages = PostgresMessages(self._run, self._prepare_messages)
         """As Archive.messages."""
         self._url = url
@@ -219,6 +221,7 @@ class PostgresArchive:
         connection = self._connection
         try:
             async with connection.transaction():
+                await connection.execute(self._limit)
                 return await do(connection)
         except psycopg.Error as error:
             if not isinstance(
