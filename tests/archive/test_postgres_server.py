@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from dispatcher.errors import ArchiveUnavailable
 from dispatcher.store.archive.postgres import PostgresArchive
+from dispatcher.store.archive.postgres_days import TABLES
 from tests.acceptance.stack import wait_until
 from tests.archive.conftest import Run
-from tests.archive.test_archives import callback
+from tests.archive.test_archives import DAY, callback, in_order
 
 
 @pytest.fixture
@@ -71,3 +73,31 @@ def test_what_was_given_up_ends_on_the_server_too(
         here(mine.aclose())
     active = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = %s"
     wait_until(lambda: (0,) == server.execute(active, [slow]).fetchone(), what="a server that does nothing")
+
+
+def test_a_user_with_the_rights_that_are_documented(
+    here: Run, server: psycopg.Connection, postgres_url: str
+) -> None:
+    """Who owns the tables of days, and may write rows of the others, does all that workers do, without temporary tables."""
+    server.execute("DROP ROLE IF EXISTS worker")
+    server.execute("CREATE ROLE worker LOGIN")
+    server.execute("GRANT USAGE, CREATE ON SCHEMA dispatcher TO worker")
+    server.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA dispatcher TO worker")
+    for table in TABLES:
+        server.execute(f"ALTER TABLE dispatcher.{table} OWNER TO worker")
+    server.execute("REVOKE TEMPORARY ON DATABASE postgres FROM PUBLIC")
+    mine = PostgresArchive(postgres_url.replace("postgres:", "worker:", 1), "the test's PostgreSQL")
+    some = [callback(number, failed=number % 2 == 0) for number in range(120)]
+    try:
+        with capture_logs() as logs:
+            here(mine.migrate())
+            here(mine.put(some[:1]))
+            here(mine.put(some))
+            assert in_order(some) == in_order(here(mine.get([one.key for one in some])))
+            assert 3 == here(mine.drop_days(DAY + 3))
+        assert not logs
+    finally:
+        server.execute("GRANT TEMPORARY ON DATABASE postgres TO PUBLIC")
+        here(mine.aclose())
+        server.execute("DROP OWNED BY worker CASCADE")
+        server.execute("DROP ROLE worker")

@@ -89,11 +89,13 @@ async def remove_older(db: Connection, callbacks: Sequence[ArchivedCallback]) ->
 
 async def add_missing(db: Connection, rows: Rows) -> None:
     """Adds those rows that are not there yet, and were not erased."""
-    await db.execute("CREATE TEMP TABLE told (LIKE dispatcher.callback) ON COMMIT DROP")
-    await copy(db, "told", COLUMNS, TYPES, await without_erased(db, rows))
-    await db.execute(
-        f"INSERT INTO dispatcher.callback ({COLUMNS}) SELECT {COLUMNS} FROM told ON CONFLICT DO NOTHING"
-    )
+    left = await without_erased(db, rows)
+    told = ", ".join(f"%s::{one}[]" for one in TYPES)
+    for first in range(0, len(left), AT_A_STRETCH):
+        await db.execute(
+            f"INSERT INTO dispatcher.callback ({COLUMNS}) SELECT * FROM unnest({told}) ON CONFLICT DO NOTHING",
+            [list(column) for column in zip(*left[first : first + AT_A_STRETCH], strict=True)],
+        )
 
 
 def columns(ids: Collection[Id]) -> list[Any]:
