@@ -47,10 +47,17 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+CONSOLE_URL = "write https://HOST, as browsers reach it; https://HOST/console where `dispatcher api --console` serves it"
+
+
 def _console_url(value: str | None) -> str | None:
     if value is None:
         return None
-    url = urlsplit(value)
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:  # its text quotes a part of the URL
+        raise ValueError(CONSOLE_URL) from None
     is_local = url.hostname in ("localhost", "127.0.0.1", "::1")
     is_plain = not (url.query or url.fragment or url.username) and url.path in (
         "",
@@ -65,12 +72,10 @@ def _console_url(value: str | None) -> str | None:
         or not value.isprintable()
         or " " in value
     ):
-        raise ValueError(
-            "write https://HOST, as browsers reach it; https://HOST/console where `dispatcher api --console` serves it"
-        )
+        raise ValueError(CONSOLE_URL)
     if not url.hostname.isascii():
         raise ValueError("write the host as browsers send it, in ASCII (xn--…)")
-    if url.port == 0:  # urlsplit refuses what is no number, and more than 65535
+    if port == 0:
         raise ValueError("port 0 is none")
     if url.scheme == "http" and not is_local:
         raise ValueError("write https://: keys and sessions would be readable on their way")
