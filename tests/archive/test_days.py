@@ -137,6 +137,31 @@ def test_very_many_days_at_once(days: Run, postgres_url: str) -> None:
     assert 3 == len(partitions(postgres_url))
 
 
+def test_partitions_made_by_hand_stay(days: Run, other: psycopg.Connection, postgres_url: str) -> None:
+    """Only what has the name of a day is dropped, however another name ends or compares."""
+    other.autocommit = True
+    for month, name in enumerate(["2025_12_whole", "archive", "old_2025_10_01"], 10):
+        other.execute(
+            f"CREATE TABLE dispatcher.callback_{name} PARTITION OF dispatcher.callback"
+            f" FOR VALUES FROM ('2025-{month}-01') TO ('2025-{month}-28')"
+        )
+    assert 1 == days(days.archive.drop_days(DAY + 1))
+    left = partitions(postgres_url)
+    assert {"2025_12_whole", "archive", "old_2025_10_01", "2026_02_17", "2026_02_18"} == {*left}
+
+
+def test_a_day_that_was_detached(days: Run, other: psycopg.Connection, postgres_url: str) -> None:
+    """What comes for a day whose partitions somebody detached is put: they are attached again, with what they have."""
+    other.autocommit = True
+    for table in TABLES:
+        other.execute(f"ALTER TABLE dispatcher.{table} DETACH PARTITION dispatcher.{table}_2026_02_16")
+    assert [] == days(days.archive.get([callback(0).key]))
+    days(days.archive.drop_days(0))  # as an hour later: which days there are is asked again
+    days(days.archive.put([callback(1)]))
+    assert 2 == len(days(days.archive.get([callback(0).key, callback(1).key])))
+    assert 3 == len(partitions(postgres_url))
+
+
 def test_a_database_without_an_encoding(days: Run, other: psycopg.Connection, postgres_url: str) -> None:
     """In SQL_ASCII names are found as they were written, and isolation is as the archive needs it, whatever the defaults are."""
     other.rollback()

@@ -4,6 +4,7 @@ A partition is made as a table of its own and then attached, which queries do no
 the table, and for ANALYZE and the like. Whatever waits for a lock here gives up soon, since others may queue behind it.
 """
 
+import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +18,8 @@ TABLES = ("callback", "message", "message_key")
 """Those that have a partition for each day."""
 DAY = "_%Y_%m_%d"
 """The end of its name."""
+OURS = re.compile(rf"(?:{'|'.join(TABLES)})(_[0-9]{{4}}_[0-9]{{2}}_[0-9]{{2}})")
+"""The name of a day's partition; others were made by hand."""
 LOCK_TIMEOUT = "500ms"
 """Longest wait for a lock; shorter than the second after which PostgreSQL ends one of two that wait for each other."""
 
@@ -41,7 +44,10 @@ async def make_days(db: Connection, days: Collection[int]) -> None:
     found = await _partitions(db)
     for name, (table, day) in wanted.items():
         if name not in found:
-            await db.execute(f"CREATE TABLE dispatcher.{name} (LIKE dispatcher.{table} INCLUDING ALL)")
+            # a day that somebody detached is attached again
+            await db.execute(
+                f"CREATE TABLE IF NOT EXISTS dispatcher.{name} (LIKE dispatcher.{table} INCLUDING ALL)"
+            )
             await db.execute(
                 f"ALTER TABLE dispatcher.{table} ATTACH PARTITION dispatcher.{name}"
                 f" FOR VALUES FROM ('{start_of(day).isoformat()}') TO ('{start_of(day + 1).isoformat()}')"
@@ -50,12 +56,12 @@ async def make_days(db: Connection, days: Collection[int]) -> None:
 
 async def old_days(db: Connection, before: int) -> dict[str, list[str]]:
     """The partitions of all days before one, by the end of their names, the oldest day first."""
-    ends = _name("", before)
+    end = _name("", before)
     found: dict[str, list[str]] = {}
-    for name in sorted(await _partitions(db), key=lambda name: name[-len(ends) :]):
-        if name[-len(ends) :] < ends:
-            found.setdefault(name[-len(ends) :], []).append(name)
-    return found
+    for name in await _partitions(db):
+        if (ours := OURS.fullmatch(name)) and ours[1] < end:
+            found.setdefault(ours[1], []).append(name)
+    return dict(sorted(found.items()))
 
 
 async def drop_day(db: Connection, names: Collection[str]) -> bool:
