@@ -37,7 +37,7 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
     )
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            version = await store.archive.version()
+            version, flaw = await store.archive.version(), await store.archive.flaw()
     except TimeoutError:
         return [Finding(NAME, Verdict.BAD, f"no answer within {ANSWER_SECONDS:g} s; {behind}", ADVICE)]
     except ArchiveUnavailable as error:
@@ -50,6 +50,9 @@ async def look_at_archive(store: wiring.Store, after_seconds: int) -> list[Findi
             "is DISPATCHER_ARCHIVE_URL right? with an empty archive a repeated eventId would be sent again"
         )
         return [Finding(NAME, Verdict.BAD, found, advice)]
+    if flaw:
+        advice = "what has such a character is not kept (`archive.refused`, or `archive.away` without tables): move the archive to another database"
+        return [Finding(NAME, Verdict.WARNING if version else Verdict.BAD, f"{flaw}; {behind}", advice)]
     if not version:
         advice = "start a worker with this setting, or run `dispatcher archive migrate`"
         return [Finding(NAME, Verdict.WARNING, f"it has no tables yet; {behind}", advice)]

@@ -206,6 +206,22 @@ def test_without_an_archive(stack: Stack) -> None:
         assert (2, True) == (done.returncode, "DISPATCHER_ARCHIVE_URL" in done.stderr), done
 
 
+def test_a_database_that_has_not_every_character(stack: Stack, postgres_url: str) -> None:
+    """`archive migrate` makes no tables in it, and `check` says what is wrong with it."""
+    with psycopg.connect(postgres_url, autocommit=True) as server:
+        server.execute("DROP DATABASE IF EXISTS latin")
+        server.execute(
+            "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        )
+        with_archive(stack, postgres_url.replace("/postgres?", "/latin?"))
+        done = stack.cli("archive", "migrate")
+        assert (True, 1) == ("its encoding is LATIN1" in done.stderr, len(done.stderr.splitlines())), done
+        assert 0 != done.returncode
+        found = " ".join(stack.cli("check").stdout.split())
+        assert "its encoding is LATIN1" in found
+        server.execute("DROP DATABASE latin")
+
+
 def test_a_newer_archive(stack: Stack) -> None:
     """An archive that a later version made is not written to: `check` says what to do, and callbacks go on."""
     path = stack.folder / "archive.db"

@@ -8,11 +8,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from dispatcher.errors import ArchiveUnavailable
+from dispatcher.store.archive import postgres_schema
+from dispatcher.store.archive.messages import Wanted
 from dispatcher.store.archive.postgres import PostgresArchive
 from dispatcher.store.archive.postgres_days import TABLES
 from tests.acceptance.stack import wait_until
 from tests.archive.conftest import Run
 from tests.archive.test_archives import DAY, callback, in_order
+from tests.archive.test_messages import made
 
 
 @pytest.fixture
@@ -101,3 +104,42 @@ def test_a_user_with_the_rights_that_are_documented(
         here(mine.aclose())
         server.execute("DROP OWNED BY worker CASCADE")
         server.execute("DROP ROLE worker")
+
+
+@pytest.fixture
+def latin(server: psycopg.Connection, postgres_url: str) -> Iterator[str]:
+    """The URL of a database in LATIN1."""
+    server.execute("DROP DATABASE IF EXISTS latin")
+    server.execute("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    yield postgres_url.replace("/postgres?", "/latin?")
+    server.execute("DROP DATABASE latin")
+
+
+def test_a_database_that_has_not_every_character(latin: str) -> None:
+    """It is given no tables, because some messages could not be kept; the error says what to make."""
+    with asyncio.Runner() as runner:
+        mine = PostgresArchive(latin, "the test's PostgreSQL")
+        with pytest.raises(ArchiveUnavailable, match=r"LATIN1.*ENCODING 'UTF8'"):
+            runner.run(mine.migrate())
+        assert 0 == runner.run(mine.version())
+        runner.run(mine.aclose())
+
+
+def test_what_such_a_database_cannot_have_is_not_found(latin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has tables from before answers for what it has; what it cannot have is not found, and no error."""
+    monkeypatch.setattr(postgres_schema, "ENCODINGS", ("LATIN1",))
+    with asyncio.Runner() as runner:
+        mine = PostgresArchive(latin, "the test's PostgreSQL")
+        runner.run(mine.migrate())
+        monkeypatch.undo()
+        one = made("é", campaign="é", keys='["campaign:é"]')
+        runner.run(mine.messages.put([one]))
+        assert "LATIN1" in runner.run(mine.flaw())
+        assert [one] == runner.run(mine.messages.get("acme", ["ł", "m1", "é", "😀", "m2"]))
+        assert {"campaign:é": ["é"]} == runner.run(mine.messages.latest("acme", ["campaign:ł", "campaign:é"]))
+        assert [one] == runner.run(mine.messages.listed(Wanted("acme", "campaign:é"), None, 10))
+        assert [] == runner.run(mine.messages.listed(Wanted("acme", "campaign:ł"), None, 10))
+        assert runner.run(mine.messages.campaign("acme", "é"))
+        assert None is runner.run(mine.messages.campaign("acme", "ł"))
+        assert [] == runner.run(mine.of_message("acme", "ł"))
+        runner.run(mine.aclose())

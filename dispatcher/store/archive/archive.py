@@ -46,6 +46,9 @@ class Archive(Protocol):
     async def migrate(self) -> int:
         """Makes its tables, or brings them to the newest version; returns that. Raises OtherFormat if they are newer."""
 
+    async def flaw(self) -> str:
+        """Why it cannot keep all that there may be; empty if it can. `migrate` makes no tables then."""
+
     async def put(self, callbacks: Sequence[ArchivedCallback]) -> None:
         """Adds callbacks, all or none. Those that it has stay as they are, so it may be told the same again;
         but one that was replayed, and ended again, takes the place of its earlier end.

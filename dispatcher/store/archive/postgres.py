@@ -77,6 +77,10 @@ class PostgresArchive:
         """As Archive.migrate."""
         return await self._run(postgres_schema.migrate)
 
+    async def flaw(self) -> str:
+        """As Archive.flaw."""
+        return await self._run(postgres_schema.flaw)
+
     async def put(self, callbacks: Sequence[ArchivedCallback]) -> None:
         """As Archive.put. Those of a batch that is told again are compared row by row, which takes longer."""
         await self._run(lambda db: self._prepare(db, callbacks))
@@ -125,7 +129,10 @@ class PostgresArchive:
             f"SELECT {READ} FROM dispatcher.workspace {OF_WORKSPACE} {NAMES}"
             " WHERE workspace.name = %s AND message = %s ORDER BY accepted_at, callback.id"
         )
-        return await self._run(lambda db: read(db, query, [workspace, message]))
+        try:
+            return await self._run(lambda db: read(db, query, [workspace, message]))
+        except InvalidInput:  # no row has what the database cannot have
+            return []
 
     async def ended(self, which: Which, after: After | None, look: int) -> Page:
         """As Archive.ended."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from msgspec.structs import replace
 from psycopg.errors import UniqueViolation
 
+from dispatcher.errors import InvalidInput
 from dispatcher.store.archive.archived_message import ArchivedMessage, together, whole
 from dispatcher.store.archive.messages import Counted, Place, Wanted, counted
 from dispatcher.store.archive.postgres_days import time_of
@@ -93,7 +94,11 @@ class PostgresMessages:
     async def get(self, workspace: str, uuids: Collection[str]) -> list[ArchivedMessage]:
         """As ArchivedMessages.get."""
         query = f"SELECT {READ} {FROM} WHERE workspace.name = %s AND uuid = ANY(%s::text[])"
-        return await self._run(lambda db: _read(db, query, [workspace, [*map(escaped, uuids)]]))
+
+        async def find(some: Sequence[str]) -> list[ArchivedMessage]:
+            return await self._run(lambda db: _read(db, query, [workspace, some]))
+
+        return [one for found in await _of_each(find, [*map(escaped, uuids)]) for one in found]
 
     async def listed(
         self, wanted: Wanted, after: Place | None, count: int, skip: int = 0
@@ -102,16 +107,12 @@ class PostgresMessages:
         order, sign = ("DESC", "<") if wanted.latest_first else ("ASC", ">")
         where = f"AND (key_of.sent_ms, key_of.uuid) {sign} (%s, %s)" if after else ""
         query = LISTED.format(read=READ, after=where, order=order)
-        of = [
-            wanted.workspace,
-            escaped(wanted.key),
-            wanted.from_ms,
-            wanted.to_ms,
-            *(after or ()),
-            count,
-            skip,
-        ]
-        return await self._run(lambda db: _read(db, query, of))
+
+        async def find(some: Sequence[str]) -> list[ArchivedMessage]:
+            of = [wanted.workspace, *some, wanted.from_ms, wanted.to_ms, *(after or ()), count, skip]
+            return await self._run(lambda db: _read(db, query, of))
+
+        return [one for found in await _of_each(find, [escaped(wanted.key)]) for one in found]
 
     async def latest(self, workspace: str, keys: Collection[str]) -> dict[str, list[str]]:
         """As ArchivedMessages.latest."""
@@ -120,22 +121,32 @@ class PostgresMessages:
             " WHERE workspace.name = %s AND key = ANY(%s::text[]) ORDER BY kept_at DESC, uuid DESC"
         )
 
-        async def run(db: Connection) -> dict[str, list[str]]:
-            found: dict[str, list[str]] = {}
-            for key, uuid in await (await db.execute(query, [workspace, [*map(escaped, keys)]])).fetchall():
-                found.setdefault(unescaped(key), []).append(uuid)
-            return found
+        async def find(some: Sequence[str]) -> list[tuple[str, str]]:
+            async def run(db: Connection) -> list[tuple[str, str]]:
+                return [
+                    (key, uuid) for key, uuid in await (await db.execute(query, [workspace, some])).fetchall()
+                ]
 
-        return await self._run(run)
+            return await self._run(run)
+
+        found: dict[str, list[str]] = {}
+        for rows in await _of_each(find, [*map(escaped, keys)]):
+            for key, uuid in rows:
+                found.setdefault(unescaped(key), []).append(uuid)
+        return found
 
     async def campaign(self, workspace: str, campaign: str) -> Counted | None:
         """As ArchivedMessages.campaign."""
 
-        async def run(db: Connection) -> Counted | None:
-            found = await db.execute(CAMPAIGN, [workspace, escaped(f"campaign:{campaign}")])
-            return counted(await found.fetchall())
+        async def find(some: Sequence[str]) -> Counted | None:
+            async def run(db: Connection) -> Counted | None:
+                found = await db.execute(CAMPAIGN, [workspace, *some])
+                return counted(await found.fetchall())
 
-        return await self._run(run)
+            return await self._run(run)
+
+        found = await _of_each(find, [escaped(f"campaign:{campaign}")])
+        return found[0] if found else None
 
     async def erase(self, workspace: str, uuids: Collection[str], day: int) -> int:
         """As ArchivedMessages.erase."""
@@ -212,6 +223,19 @@ async def _take_out(
         gone = [(one.uuid, escaped_list(one.keys), one.sent_ms) for one in rows if one.workspace == workspace]
         await _drop_keys(db, workspace, gone, since)
     return found
+
+
+async def _of_each(find: Callable[[Sequence[str]], Awaitable[T]], texts: Sequence[str]) -> list[T]:
+    """What `find` returns for texts, in one or several parts; nothing for what the database's encoding does not have."""
+    if not texts:
+        return []
+    try:
+        return [await find(texts)]
+    except InvalidInput:
+        if len(texts) == 1:
+            return []
+    half = len(texts) // 2
+    return [*await _of_each(find, texts[:half]), *await _of_each(find, texts[half:])]
 
 
 def _each(messages: Sequence[ArchivedMessage]) -> list[ArchivedMessage]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import psycopg
 
+from dispatcher.errors import ArchiveUnavailable
 from dispatcher.store.archive import postgres_messages_schema
 from dispatcher.store.archive.archive import STATUS, VERSION, known_version
 
@@ -12,6 +13,8 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 LOCK = 0x64697370
 """The advisory lock of whoever makes tables."""
 
+ENCODINGS = ("UTF8", "SQL_ASCII")
+"""Of databases that have every character; the second one keeps bytes as they come."""
 SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS dispatcher;
 CREATE TABLE dispatcher.archive (version int NOT NULL);
@@ -78,11 +81,25 @@ async def version(db: Connection) -> int:
     return known_version(int(row[0]) if row else 0, VERSION)
 
 
+async def flaw(db: Connection) -> str:
+    """As Archive.flaw."""
+    row = await (await db.execute("SHOW server_encoding")).fetchone()
+    encoding = row[0] if row else ""
+    if encoding in ENCODINGS:
+        return ""
+    return f"its encoding is {encoding}, which has not every character: it must be a database in UTF8 (CREATE DATABASE … ENCODING 'UTF8')"
+
+
 async def migrate(db: Connection) -> int:
-    """Makes the tables if there are none, or what they lack of this version; returns their version. Raises OtherFormat if it is newer than this program."""
+    """Makes the tables if there are none, or what they lack of this version; returns their version.
+
+    Raises OtherFormat if it is newer than this program, and ArchiveUnavailable if there are none and the database has a flaw.
+    """
     await db.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     found = await version(db)
     if not found:
+        if wrong := await flaw(db):
+            raise ArchiveUnavailable(f"the archive gets no tables: {wrong}")
         await db.execute(SCHEMA)
         await db.execute(VIEW)
         await db.execute(SINCE_1)

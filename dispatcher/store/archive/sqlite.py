@@ -149,6 +149,10 @@ class SqliteArchive:
         """As Archive.migrate."""
         return await self._run(_migrate)
 
+    async def flaw(self) -> str:
+        """As Archive.flaw."""
+        return ""
+
     async def put(self, callbacks: Sequence[ArchivedCallback]) -> None:
         """As Archive.put."""
         await self._run(lambda db: _put(db, callbacks))
