@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -32,6 +32,16 @@ from dispatcher.store.workspace_record import WorkspaceRecord, as_stored
 
 READ_AT_ONCE = 500
 """Workspaces read per round trip."""
+
+
+@dataclass
+class Resealed:
+    """What was encrypted anew."""
+
+    count: int = 0
+    """Workspaces."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Those that were not, and why: their secrets, or a part of their records, cannot be read."""
 
 
 class Workspaces:
@@ -251,15 +261,15 @@ class Workspaces:
 
         return await self.write(workspace, rotate)
 
-    async def rotate_encryption(self) -> int:
-        """Encrypts all secrets and headers with the newest key; returns how many workspaces. Raises InvalidInput."""
-        names = await self.names()
-        for name in names:
-            await self._seal_anew(name)
-        return len(names)
+    async def rotate_encryption(self) -> "Resealed":
+        """Encrypts all secrets and headers with the newest key."""
+        found = Resealed()
+        for name in await self.names():
+            await self._seal_anew(name, found)
+        return found
 
-    async def _seal_anew(self, workspace: str) -> None:
-        """Encrypts the secrets and headers of a workspace, if it is there. Raises InvalidInput."""
+    async def _seal_anew(self, workspace: str, found: "Resealed") -> None:
+        """Encrypts the secrets and headers of a workspace, if it is there, and counts it."""
 
         def reseal(there: Workspace | None) -> dict[str, Any]:
             known = _there(there, workspace)
@@ -271,7 +281,11 @@ class Workspaces:
             return fields
 
         with suppress(NotFound):  # removed meanwhile
-            await self.write(workspace, reseal, anew=True)
+            try:
+                await self.write(workspace, reseal, anew=True)
+                found.count += 1
+            except InvalidInput as error:
+                found.damaged[workspace] = str(error)
 
     async def count_webhook_change(self, workspace: str, now_ms: int) -> int:
         """Counts a webhook change by the customer; returns the count of this minute, across all processes."""

@@ -1,5 +1,6 @@
 """`dispatcher workspace`: shows and removes workspaces, rotates secrets. `workspace_change.py` has `add` and `update`."""
 
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -9,8 +10,12 @@ from dispatcher.model import LONGEST_GRACE_SECONDS, iso
 from dispatcher.rules.addresses import without_query
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.audit import described, difference
+from dispatcher.store.workspaces import Resealed
 from tasks import tables, terminal, wiring
 from tasks.actions.partly import Partly
+
+NAMED = 5
+"""How many damaged workspaces an error names."""
 
 Id = Annotated[str, typer.Argument(help="The workspace's name.", metavar="ID", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -64,17 +69,21 @@ def rotate_encryption() -> None:
     if not settings.secret_keys:
         terminal.fail("DISPATCHER_SECRET_KEYS is not set: there is no key to encrypt with", terminal.USAGE)
 
-    async def work() -> int:
+    async def work() -> Resealed:
         async with wiring.store(settings) as store:
             partly = Partly()
-            count = await partly.of(store.workspaces.rotate_encryption())
-            await store.audit.add("workspace.rotate_encryption", after={"workspaces": count})
+            found = await partly.of(store.workspaces.rotate_encryption())
+            await store.audit.add("workspace.rotate_encryption", after={"workspaces": found.count})
             partly.raise_problem()
-            return count
+            return found
 
-    terminal.out.print(
-        f"the secrets of {tables.counted(terminal.run(work()), 'workspace', 'workspaces')} are encrypted under the newest key"
-    )
+    found = terminal.run(work())
+    told = tables.counted(found.count, "workspace", "workspaces")
+    terminal.out.print(f"the secrets of {told} are encrypted under the newest key")
+    if found.damaged:
+        shown = "; ".join(f"{name}: {why}" for name, why in islice(found.damaged.items(), NAMED))
+        more = len(found.damaged) - NAMED
+        terminal.fail(f"others are not: {shown}{f'; and {more:,} more' if more > 0 else ''}")
 
 
 def list_(as_json: Json = False) -> None:

@@ -407,5 +407,5 @@ def test_a_secret_of_its_own(world: World, customer: Customer) -> None:
         before.secrets,
         before.subscriptions["billing"],
     )
-    assert world.run(customer.workspaces.rotate_encryption()) == 1
+    assert world.run(customer.workspaces.rotate_encryption()).count == 1
     assert customer.workspace.subscriptions == after.subscriptions

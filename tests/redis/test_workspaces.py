@@ -19,7 +19,7 @@ from dispatcher.store.keys import Keys, endpoint_id
 from dispatcher.store.replies import Hint
 from dispatcher.store.sealing import SecretBox
 from dispatcher.store.workspace_cache import WorkspaceCache
-from dispatcher.store.workspaces import Workspaces
+from dispatcher.store.workspaces import Resealed, Workspaces
 from dispatcher.worker.claimer import Claimer
 from dispatcher.worker.metrics import Metrics
 from dispatcher.worker.redis_watch import RedisWatch
@@ -489,13 +489,32 @@ def test_headers(world: World, workspaces: Workspaces) -> None:
     assert {"x-a": "3"} == world.run(workspaces.require("acme")).headers
 
 
+def test_a_damaged_workspace_keeps_no_other_from_new_encryption(world: World, redis_url: str) -> None:
+    """The others are encrypted under the newest key, and the command names the damaged one."""
+    keys = Fernet.generate_key().decode()
+    plain = Workspaces(world.client, world.keys, SecretBox())
+    for name in ("acme", "broken", "calm"):
+        world.run(plain.add(name, "zeckta", URL, now_ms=1))
+    world.call("hset", world.keys.workspace("broken"), "secrets", "by hand")
+    found = command(redis_url, "workspace", "rotate-encryption", SECRET_KEYS=keys)
+    assert (1, "the secrets of 2 workspaces are encrypted under the newest key\n") == (
+        found.returncode,
+        found.stdout,
+    )
+    assert "error: others are not: broken: " in found.stderr
+    for name in ("acme", "calm"):
+        assert b"whsec_" not in world.call("hget", world.keys.workspace(name), "secrets")
+
+
 def test_rotated_encryption(world: World) -> None:
     """All secrets are written anew under the newest key; the old one opens nothing any more."""
     old, new = (Fernet.generate_key().decode() for _ in range(2))
     plain = Workspaces(world.client, world.keys, SecretBox())
     made = world.run(plain.add("acme", "zeckta", URL, now_ms=1, headers={"X-Key": "hush"}))
     for keys in ([old], [new, old]):
-        assert 1 == world.run(Workspaces(world.client, world.keys, SecretBox(keys)).rotate_encryption())
+        assert Resealed(1) == world.run(
+            Workspaces(world.client, world.keys, SecretBox(keys)).rotate_encryption()
+        )
     found = world.run(Workspaces(world.client, world.keys, SecretBox([new])).require("acme"))
     assert (made.secrets, {"X-Key": "hush"}, None) == (found.secrets, found.headers, found.problem)
     assert world.run(Workspaces(world.client, world.keys, SecretBox([old])).require("acme")).problem

@@ -23,7 +23,7 @@ from dispatcher.store.damaged import needed_type, number
 from dispatcher.store.endpoints_of import Owned
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
-from dispatcher.store.workspaces import READ_AT_ONCE, Workspaces, still_waiting, unknown
+from dispatcher.store.workspaces import READ_AT_ONCE, Resealed, Workspaces, still_waiting, unknown
 
 log = structlog.get_logger()
 
@@ -189,9 +189,9 @@ class WorkspacesAcross(Workspaces):
                 problems[n] = self._partitions.named(n, error)
         return problems
 
-    async def rotate_encryption(self) -> int:
+    async def rotate_encryption(self) -> Resealed:
         """As Workspaces.rotate_encryption, of those whose home answers; PartlyDone says which partitions do not."""
-        done: dict[int, int] = {}
+        found, done = Resealed(), dict[int, None]()
         problems: dict[int, RedisUnavailable] = {}
         for name in await self.names():
             home = self._partitions.partitioning.home(name)
@@ -199,11 +199,11 @@ class WorkspacesAcross(Workspaces):
                 continue
             try:
                 await self._partitions.require(home)
-                await self._seal_anew(name)
-                done[home] = done.get(home, 0) + 1
+                await self._seal_anew(name, found)
+                done[home] = None
             except RedisUnavailable as error:
                 problems[home] = error
-        return Tried(done, problems).whole(sum(done.values()))
+        return Tried(done, problems).whole(found)
 
     async def endpoints(self, workspace: str, subscription: str | None = None) -> list[Owned]:
         """As Workspaces.endpoints; raises RedisUnavailable if one of the workspace's partitions does not answer."""
