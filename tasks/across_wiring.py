@@ -25,7 +25,7 @@ from dispatcher.store.across.stats import StatsAcross
 from dispatcher.store.across.workspace_parts import WorkspaceParts
 from dispatcher.store.across.workspaces import WorkspacesAcross
 from dispatcher.store.audit import operator
-from dispatcher.store.growth import require_grown, require_previous
+from dispatcher.store.grown import require_grown, require_previous
 from dispatcher.store.keys import Keys
 from dispatcher.store.ledger import Ledger
 from dispatcher.store.partition_count import require_partitions, require_places

@@ -20,7 +20,7 @@ from dispatcher.store.audit import Who
 from dispatcher.store.client_certificates import ClientCertificates
 from dispatcher.store.connection import safe_url, translated
 from dispatcher.store.endpoints import Endpoints
-from dispatcher.store.growth import require_grown, require_previous
+from dispatcher.store.grown import require_grown, require_previous
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import Keys
 from dispatcher.store.known_messages import KnownMessages

@@ -5,137 +5,40 @@ and messages stay where they are until they are over. The previous Redis is chan
 repeated replaces what one before it copied; once the installation has grown, nothing is copied any more.
 """
 
-import errno
-import socket
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from dispatcher.errors import (
-    GrowthHasEnded,
     InvalidInput,
-    OtherFormat,
-    OtherSettings,
     PreviousUnavailable,
     RedisUnavailable,
     StillWaiting,
     sentence,
 )
 from dispatcher.model import LONGEST_TTL_SECONDS, iso
-from dispatcher.store import format
+from dispatcher.store import format, grown
 from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.api_keys import OPERATORS, PRODUCERS
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import needed, needed_type
+from dispatcher.store.damaged import needed
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.growth_lock import GrowthLock
 from dispatcher.store.installation import Installation
 from dispatcher.store.keys import FORMAT_TEXT, GROWN_INTO, Keys, grown_key
+from dispatcher.store.nobody_there import is_nobody_there
 from dispatcher.store.partition_count import require_partitions
 from dispatcher.store.queue import GROUP
-from dispatcher.store.sentinel import NoPrimary, Why
-from dispatcher.store.servers import Servers
 
-ENDED = " ended"
-"""Behind the time in `grown`, once the previous Redis is not needed any more."""
-BEGUN = "0"
-"""In `grown` while it is copied: what the partitions have are copies."""
 LAST_ENTRY = f"{2**64 - 1}-{2**64 - 1}"
 """The last id of an entry that a stream can have: behind it XADD adds nothing, and is answered with an error."""
-SET_IF = "return (redis.call('GET', KEYS[1]) or '') == ARGV[1] and redis.call('SET', KEYS[1], ARGV[2]) or 0"
-NOBODY_THERE = {
-    errno.ECONNREFUSED,
-    errno.ENOENT,  # no such socket file
-    errno.EHOSTUNREACH,
-    errno.EHOSTDOWN,
-    errno.ENETUNREACH,
-    socket.EAI_NONAME,
-}
-"""Why no connection comes about where no server is."""
-NOT_CONNECTED = "Timeout connecting"
-"""In redis-py's error where nothing takes the connection for as long as it waits."""
 NAMED = 3
 """How many workspaces an error names."""
 WHAT_IS_LOST = (
     "callbacks and status changes that waited in the previous Redis are lost, and its eventIds and messages are not known any "
     "more: status changes that are enqueued once more cause callbacks once more"
 )
-
-
-async def require_grown(servers: Servers, prefix: str) -> None:
-    """Checks that a previous Redis is set if one is in use, and only then.
-
-    Raises OtherFormat if one is set that was not copied from or has ended, or one is in use and none is set; and RedisUnavailable.
-    """
-    noted = await _noted(servers, prefix)
-    since_ms, has_ended = _read(noted)
-    is_set = servers.partitioning.has_previous
-    if noted == BEGUN and not is_set:
-        raise OtherSettings(
-            "`dispatcher grow` broke off here, and what it has copied so far would be replaced: run it again, with "
-            f"DISPATCHER_PREVIOUS_REDIS_URL, or delete {grown_key(prefix)} if this installation is not to grow from another one"
-        )
-    if is_set and has_ended:
-        raise GrowthHasEnded("growth has ended: leave DISPATCHER_PREVIOUS_REDIS_URL out")
-    if is_set and not since_ms:
-        raise OtherFormat(
-            "DISPATCHER_PREVIOUS_REDIS_URL is set, and nothing was copied from there yet: run `dispatcher grow` first "
-            "(docs/partitions.md, From one Redis)"
-        )
-    if since_ms and not has_ended and not is_set:
-        raise OtherSettings(
-            "this installation has a previous Redis, which knows messages that are not over: set DISPATCHER_PREVIOUS_REDIS_URL "
-            "(`dispatcher grow --end`, once `dispatcher check` says that all there is over, ends that)"
-        )
-
-
-async def require_previous(servers: Servers) -> None:
-    """Checks that a previous Redis, if one is set, is the one that this installation has grown from.
-
-    Raises OtherSettings, or PreviousUnavailable if it is empty (`format.require_previous`); and RedisUnavailable.
-    """
-    number = servers.partitioning.previous
-    if number is not None:
-        format.require_previous(await _stored_format(servers, number), number)
-
-
-async def _stored_format(servers: Servers, number: int) -> str:
-    """The format of the previous Redis, whole."""
-    key = servers.keys[number].format
-    with translated(servers.url(number)), needed_type(key):
-        return needed(await servers.wire(number).call("GET", key), key, FORMAT_TEXT)
-
-
-def _is_silence(error: RedisUnavailable) -> bool:
-    """Whether no server is there: nobody takes connections, or its sentinels say that it is down.
-
-    One that takes a connection is there, also if it refuses us or our TLS, has no room for more, hangs, or closes it.
-    """
-    cause: BaseException | None = error.__cause__
-    if isinstance(cause, NoPrimary) and cause.why is Why.DOWN:
-        return True
-    while cause:
-        if (isinstance(cause, OSError) and cause.errno in NOBODY_THERE) or NOT_CONNECTED in str(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
-async def _grown(servers: Servers, prefix: str) -> tuple[int, bool]:
-    """When the installation grew, ms since 1970, or 0; and whether it needs the previous Redis no more."""
-    return _read(await _noted(servers, prefix))
-
-
-async def _noted(servers: Servers, prefix: str) -> str:
-    """What is noted of a growth; empty if there was none."""
-    key = grown_key(prefix)
-    with translated(servers.url(0)), needed_type(key):
-        return needed(await servers.call_for(key, "GET", key), key, rf"(\d{{1,18}}({ENDED})?)?")
-
-
-def _read(noted: str) -> tuple[int, bool]:
-    return int(noted.removesuffix(ENDED) or 0), noted.endswith(ENDED)
 
 
 class Growth:
@@ -170,8 +73,8 @@ class Growth:
         self, tell: Callable[[int, int], None], lock: GrowthLock, *, replace: bool
     ) -> Counter[str]:
         number, is_noted = await self._format()
-        noted = await _noted(self._of.servers, self._prefix)
-        has_grown = _read(noted)[0] > 0
+        noted = await grown.noted(self._of.servers, self._prefix)
+        has_grown = grown.read(noted)[0] > 0
         if is_noted and not noted:
             raise InvalidInput(
                 f"the previous Redis has grown into these partitions, and {grown_key(self._prefix)} on the servers of "
@@ -191,7 +94,7 @@ class Growth:
         if is_noted:  # then all was copied, also if `grown` says that a run was under way
             await self._open_queue()
         else:
-            await self._set_grown(noted, BEGUN)
+            await grown.note(self._of.servers, self._prefix, noted, grown.BEGUN)
             copied = await Copies(self._of, self._number, lock.renew).make(tell)
             await lock.renew()
         await self._note()
@@ -209,13 +112,13 @@ class Growth:
             return await self._end(retention_seconds, force=force)
 
     async def _end(self, retention_seconds: int, *, force: bool) -> str:
-        await require_grown(self._of.servers, self._prefix)
+        await grown.require_grown(self._of.servers, self._prefix)
         try:
             is_empty = await self._is_empty()
             queued, pending = await self.waiting()
         except RedisUnavailable as error:
             own = PreviousUnavailable.of(error)
-            if not _is_silence(error):
+            if not is_nobody_there(error):
                 raise own from error
             raise RedisUnavailable(
                 f"{sentence(str(own))} Bring it back; if it is gone for good, "
@@ -250,11 +153,11 @@ class Growth:
 
     async def require_own(self) -> None:
         """As `require_previous`."""
-        await require_previous(self._of.servers)
+        await grown.require_previous(self._of.servers)
 
     async def _is_empty(self) -> bool:
         """Whether the previous Redis has lost all that it had. Raises OtherSettings if it is another installation's."""
-        stored = await _stored_format(self._of.servers, self._number)
+        stored = await grown.stored_format(self._of.servers, self._number)
         if not stored and await self._installation.is_empty():
             return True
         format.require_previous(stored or "0", self._number)
@@ -269,11 +172,11 @@ class Growth:
             await self._end_lost()
 
     async def _end_lost(self) -> None:
-        await require_grown(self._of.servers, self._prefix)
+        await grown.require_grown(self._of.servers, self._prefix)
         try:
             await self.now_ms()
         except RedisUnavailable as error:
-            if not _is_silence(error):
+            if not is_nobody_there(error):
                 why = str(error).replace("DISPATCHER_REDIS_URL", "DISPATCHER_PREVIOUS_REDIS_URL")
                 raise StillWaiting(
                     f"the previous Redis answers, so it is not lost: {sentence(why)} If that is another server in its "
@@ -284,8 +187,8 @@ class Growth:
         await self._set_ended()
 
     async def _set_ended(self) -> None:
-        noted = await _noted(self._of.servers, self._prefix)
-        await self._set_grown(noted, f"{_read(noted)[0]}{ENDED}")
+        noted = await grown.noted(self._of.servers, self._prefix)
+        await grown.note(self._of.servers, self._prefix, noted, f"{grown.read(noted)[0]}{grown.ENDED}")
 
     async def known_until_ms(self, retention_seconds: int) -> int:
         """Until when the previous Redis knows eventIds and messages, if nothing comes to them; ms since 1970.
@@ -293,7 +196,7 @@ class Growth:
         That is a longest ttlSeconds and a retention after the last use of an endpoint there, and not before as long after the
         growth: messages without callbacks use none. Raises RedisUnavailable.
         """
-        since_ms, _ = await _grown(self._of.servers, self._prefix)
+        since_ms, _ = await grown.grown(self._of.servers, self._prefix)
         with translated(self._url):
             newest = await self._old.zrange(
                 self._keys.endpoints,
@@ -389,7 +292,7 @@ class Growth:
                 f"{_counted(pending, 'waiting callback')}, which this one cannot grow into. Are these the right servers? If they are, let "
                 "it send what waits, and stop its workers"
             )
-        if replace or await _noted(self._of.servers, self._prefix):
+        if replace or await grown.noted(self._of.servers, self._prefix):
             return
         if own := await self._own():
             more = f" and {len(own) - NAMED:,} more" if len(own) > NAMED else ""
@@ -420,16 +323,11 @@ class Growth:
         with translated(self._url):
             number = (await self._old.get(self._keys.format)).decode().partition(GROWN_INTO)[0]
             await self._old.set(self._keys.format, f"{number}{GROWN_INTO}{self._number}")
-        noted = await _noted(self._of.servers, self._prefix)
-        since_ms, _ = _read(noted)
-        await self._set_grown(noted, str(since_ms or await self.now_ms()))  # an end is taken back
-
-    async def _set_grown(self, before: str, value: str) -> None:
-        """Raises InvalidInput if what is noted is not as `before`."""
-        key = grown_key(self._prefix)
-        with translated(self._of.url(0)):
-            if not await self._of.servers.call_for(key, "EVAL", SET_IF, 1, key, before, value):
-                raise InvalidInput(f"{key} was changed meanwhile: run `dispatcher grow` again")
+        noted = await grown.noted(self._of.servers, self._prefix)
+        since_ms, _ = grown.read(noted)
+        await grown.note(
+            self._of.servers, self._prefix, noted, str(since_ms or await self.now_ms())
+        )  # an end is taken back
 
 
 def not_archived(callbacks: int, messages: int) -> str:

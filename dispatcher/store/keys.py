@@ -341,7 +341,7 @@ def partitions_key(prefix: str) -> str:
 
 
 def grown_key(prefix: str) -> str:
-    """String: since when the installation has had a previous Redis, ms since 1970, 0 while it is copied, and ` ended` once it has none (store/growth.py). Permanent.
+    """String: since when the installation has had a previous Redis, ms since 1970, 0 while it is copied, and ` ended` once it has none (store/grown.py). Permanent.
 
     It lies where `partitions_key` does.
     """

@@ -25,8 +25,9 @@ from dispatcher.store import growth_lock
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.command_parts import MOST_ARGUMENTS
 from dispatcher.store.format import FORMAT
+from dispatcher.store.grown import require_grown
 from dispatcher.store.grown_servers import GrownServers
-from dispatcher.store.growth import WHAT_IS_LOST, Growth, require_grown
+from dispatcher.store.growth import WHAT_IS_LOST, Growth
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.keys import Keys, endpoint_id, keys_of
 from dispatcher.store.previous import Previous
