@@ -667,7 +667,10 @@ def test_key_written_over(stand: Stack, chapter: Chapter, monkeypatch: pytest.Mo
     wait_until(lambda: stand.workers[0].lines("callback.unreadable"))
     chapter.see("callback.unreadable", log_of(stand))
 
-    monkeypatch.setitem(stand.environment, "DISPATCHER_KEY_PREFIX", "another")
+    monkeypatch.setitem(stand.environment, "DISPATCHER_KEY_PREFIX", "another")  # without a worker
+    stand.redis.set("another:expiries", "by hand")
+    chapter.see("WRONGTYPE the key … holds a value of another type", stand.cli("stats").stderr)
+    stand.redis.delete("another:expiries")
     stand.redis.set("another:format", b"\xff")
     said = chapter.run("dispatcher check", stand, 1)
     assert 1 == len(said.splitlines())
