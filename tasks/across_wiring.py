@@ -38,8 +38,10 @@ ONCE_MORE_SECONDS = 0.3
 """How long a server is waited for where one was waited for before: keys of no partition may lie on that one."""
 
 
-async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> wiring.Store:
-    """The store of several partitions; `keep` as for wiring.store. Raises RedisUnavailable if none answers, or OtherFormat."""
+async def store(
+    settings: Settings, servers: Servers, *, keep: bool = False, goes_on: bool = False
+) -> wiring.Store:
+    """The store of several partitions; `keep` and `goes_on` as for wiring.store. Raises RedisUnavailable if none answers, or OtherFormat."""
     of = Partitions(servers, is_service=incomplete.is_service)
 
     def make(n: int) -> Ledger:
@@ -47,13 +49,17 @@ async def store(settings: Settings, servers: Servers, *, keep: bool = False) -> 
 
     of_all, installation = LedgerAcross(of, make), InstallationAcross(of)
     formats = await installation.formats()
-    await _require_partitions(
+    empty = await _require_partitions(
         settings, servers, of.absent.partitions, keep=keep and not all(formats.values())
     )
+    if empty and not goes_on:
+        raise empty
     for n, number in formats.items():
         if number or (keep and n != servers.partitioning.previous):  # else a worker gives it one
             await format.agree(of_all.at(n), number, installation.workers)
     of.absent.forget()  # nothing was read yet
+    if empty:
+        of.absent.note(len(of.keys) - 1, empty)
     return wiring.Store(
         of.servers.client(0),
         of_all,
@@ -87,9 +93,13 @@ def _workspaces(settings: Settings, of: Partitions) -> WorkspacesAcross:
 
 async def _require_partitions(
     settings: Settings, servers: Servers, away: Sequence[int], *, keep: bool
-) -> None:
-    """Raises OtherFormat if the installation has another number or order of partitions; what is away is hardly waited for."""
-    refusal: OtherSettings | PreviousUnavailable | None = None
+) -> PreviousUnavailable | None:
+    """Raises OtherFormat if the installation has another number or order of partitions; what is away is hardly waited for.
+
+    Returns why the previous Redis is of no use, if it answers and is empty.
+    """
+    refusal: OtherSettings | None = None
+    empty: PreviousUnavailable | None = None
     with suppress(TimeoutError, RedisUnavailable):  # the partitions that answered were looked at
         async with asyncio.timeout(ONCE_MORE_SECONDS if away else SILENCE_SECONDS):
             if wiring.has_several_servers(settings):
@@ -104,10 +114,11 @@ async def _require_partitions(
             if servers.partitioning.previous not in away:
                 try:
                     await require_previous(servers)
-                except PreviousUnavailable as error:  # it answers, and is empty
-                    refusal = refusal or error
+                except PreviousUnavailable as error:
+                    empty = error
     if refusal:
         raise refusal
+    return empty
 
 
 def receivers(

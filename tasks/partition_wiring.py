@@ -9,7 +9,7 @@ from importlib import import_module
 import redis.asyncio
 
 from config.settings import Settings
-from dispatcher.errors import RedisUnavailable
+from dispatcher.errors import OtherSettings, PreviousUnavailable, RedisUnavailable
 from dispatcher.health import Health
 from dispatcher.rules.render import RenderOptions
 from dispatcher.sending.sender import Sender
@@ -175,7 +175,10 @@ class Partitions:
     async def agree(self, number: int) -> None:
         """Brings the data of a partition to this version's format. Raises OtherFormat, RedisUnavailable."""
         if number == self._servers.partitioning.previous:
-            await require_previous(self._servers)
+            try:
+                await require_previous(self._servers)
+            except OtherSettings as error:  # since this worker began: it goes on with all other partitions
+                raise PreviousUnavailable(str(error)) from error
         installation = self._installation(self._servers.keys[number])
         found = await installation.format()
         await format.agree(self.parts[number].ledger, found, installation.workers, format.OLDER_SECONDS)

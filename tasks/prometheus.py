@@ -186,7 +186,7 @@ class InstallationCollector:
         self._problem = problem
 
     async def _read(self) -> dict[str, Any]:
-        async with wiring.store(self._settings) as store:
+        async with wiring.store(self._settings, goes_on=True) as store:
             self._absent = store.absent
             unreadable: list[str] = []
             endpoints = await store.endpoints.all(strict=True)

@@ -240,17 +240,18 @@ def first_place(settings: Settings, store: Store) -> Place:
 
 
 @asynccontextmanager
-async def store(settings: Settings, *, keep: bool = False) -> AsyncIterator[Store]:
+async def store(settings: Settings, *, keep: bool = False, goes_on: bool = False) -> AsyncIterator[Store]:
     """The store on its own connections, which are closed at the end. Raises RedisUnavailable, OtherFormat.
 
     With `keep`, for what is the first to write, an empty Redis is given the data format and the number of partitions.
-    With several partitions it is read as far as they answer; at the end `incomplete` says which did not.
+    With several partitions it is read as far as they answer; at the end `incomplete` says which did not. A previous Redis that is
+    empty is refused, or, with `goes_on`, counts as one that does not answer.
     """
     async with AsyncExitStack() as closing:
         found = archive(settings)
         if found:
             closing.push_async_callback(found.aclose)
-        opened = _across(settings, keep) if settings.partitions > 1 else _alone(settings, keep)
+        opened = _across(settings, keep, goes_on) if settings.partitions > 1 else _alone(settings, keep)
         whole = await closing.enter_async_context(opened)
         yield replace(whole, archive=found)
         if settings.partitions > 1:
@@ -289,10 +290,10 @@ async def _alone(settings: Settings, keep: bool) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def _across(settings: Settings, keep: bool) -> AsyncIterator[Store]:
+async def _across(settings: Settings, keep: bool, goes_on: bool) -> AsyncIterator[Store]:
     """The store of several partitions."""
     store_across = import_module("tasks.across_wiring").store  # who has one partition loads nothing of it
     async with AsyncExitStack() as closing:
         found = servers(settings)
         closing.push_async_callback(found.aclose)
-        yield await store_across(settings, found, keep=keep)
+        yield await store_across(settings, found, keep=keep, goes_on=goes_on)

@@ -50,6 +50,10 @@ KEEP_ALIVE = re.compile(rb"(timeout|max)[ \t]*=[ \t]*\"?(\d{1,9})")
 CHUNK_LINE = re.compile(rb"([0-9a-fA-F]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n")
 
 
+ANSWER_BYTES = 256
+"""How much of the body of an answer other than 2xx the ledger keeps."""
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """A complete final head, and the beginning of its body, which is not decompressed."""
 

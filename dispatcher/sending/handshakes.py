@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 COSTLY_SECONDS, MOST_COSTLY = 0.02, 10_000
@@ -37,7 +38,8 @@ class Handshakes:
         """What to do, the server's name, and what is told when it is done."""
         self._costly: dict[str, None] = {}
         """Servers whose steps are done in a thread; the latest is last."""
-        self._in_thread = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "handshakes")
+        """Has one step at a time. One that is not wanted any more before it began is not done."""
         self._turns: OrderedDict[str, deque[asyncio.Future[Any]]] = OrderedDict()
         self._scheduled_at = 0.0
         self._next: asyncio.Handle | None = None
@@ -60,8 +62,7 @@ class Handshakes:
     async def step(self, do: Callable[[], None], server: str) -> None:
         """Does a step of a handshake with a server when it is its turn. Raises what it raises."""
         if server in self._costly:
-            async with self._in_thread:
-                await asyncio.to_thread(do)
+            await self._loop.run_in_executor(self._thread, do)
             return
         done = self._loop.create_future()
         self._steps.append((do, server, done))

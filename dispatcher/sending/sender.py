@@ -16,7 +16,7 @@ from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.request_headers import NO_PROOF, Proof, proof_for, request_headers
 from dispatcher.rules.subscription import DISABLED, Receiver
 from dispatcher.rules.workspace import Workspace
-from dispatcher.sending.answer import Answer
+from dispatcher.sending.answer import ANSWER_BYTES, Answer
 from dispatcher.sending.echo import secrets_in, without_echo
 from dispatcher.sending.failures import Failure, InternalError, NoAnswer
 from dispatcher.sending.token_post import Poster, post_with_token
@@ -24,8 +24,6 @@ from dispatcher.sending.tokens import Tokens
 
 NOT_2XX = 300
 """The lowest status of an answer whose body is kept."""
-ANSWER_BYTES = 256
-"""How much of the body of an answer other than 2xx the ledger keeps."""
 
 
 class Sender:

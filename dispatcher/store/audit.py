@@ -139,17 +139,16 @@ class Audit:
                 await self.add(what, workspace, after=told | done)
 
     async def latest(
-        self, limit: int, workspace: str | None = None, most: int | None = None
+        self, limit: int, workspace: str | None = None, most: int | None = None, *, portal: bool = True
     ) -> list[AuditEntry]:
         """The latest changes of one workspace or of all, newest first; among the latest `most` of each stream and partition, if that is given.
 
-        Raises RedisUnavailable.
+        `portal`: with what customers do in the portal, and links to it. Raises RedisUnavailable.
         """
-        keys = self.keys
-        streams = [
-            await self._latest(key, limit, workspace, most)
-            for key in (keys.audit, keys.audit_portal, keys.audit_links)
-        ]
+        of_portal = (self.keys.audit_portal, self.keys.audit_links) if portal else ()
+        streams = await asyncio.gather(
+            *(self._latest(key, limit, workspace, most) for key in (self.keys.audit, *of_portal))
+        )
         every = (one for entries in streams for one in entries)
         return sorted(every, key=lambda one: -one.at_ms)[:limit]
 

@@ -22,7 +22,7 @@ from dispatcher.store.across.installation import InstallationAcross
 from dispatcher.store.across.partitions import Partitions
 from dispatcher.store.api_keys import OPERATORS, PRODUCERS
 from dispatcher.store.connection import translated
-from dispatcher.store.damaged import needed
+from dispatcher.store.damaged import needed, needed_type
 from dispatcher.store.growth_copies import Copies
 from dispatcher.store.growth_lock import GrowthLock
 from dispatcher.store.installation import Installation
@@ -221,14 +221,12 @@ class Growth:
 
     async def to_archive(self) -> tuple[int, int]:
         """How many ended callbacks, and how many messages, of the previous Redis are to go to the archive and are not there yet."""
-        pipe = self._old.pipeline(transaction=False)
-        pipe.xlen(self._keys.to_archive)
-        pipe.zcard(
-            self._keys.status_due
-        )  # also those whose time has not come: nobody takes them after the end
         with translated(self._url):
-            callbacks, messages = await pipe.execute()
-        return callbacks, messages
+            with needed_type(self._keys.to_archive):
+                callbacks = await self._old.xlen(self._keys.to_archive)
+            # also those whose time has not come: nobody takes them after the end
+            with needed_type(self._keys.status_due):
+                return callbacks, await self._old.zcard(self._keys.status_due)
 
     async def _close_queue(self) -> None:
         """Has the previous queue take nothing more, as nobody reads it: a producer that still has it gets an error.

@@ -16,7 +16,11 @@ LIFE_MS = 10_000
 WAIT_SECONDS = LIFE_MS / 1000 + 1
 """How long another run is waited for: by then the lock of one that has died is over."""
 LOOK_SECONDS = 0.2
-RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
+RENEW = (
+    "local holder = redis.call('GET', KEYS[1]) "
+    "return (not holder or holder == ARGV[1]) and redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) or 0"
+)
+"""Takes it again where it was over and nobody has it since: reading may take longer than its life."""
 
 
 class GrowthLock:
@@ -30,7 +34,7 @@ class GrowthLock:
     async def renew(self) -> None:
         """Call before each step that changes something. Raises InvalidInput if another run has the lock; or RedisUnavailable."""
         if not await self._call("EVAL", RENEW, 1, self._key, self._token, LIFE_MS):
-            raise InvalidInput("`dispatcher grow` stood still for too long: run it again")
+            raise InvalidInput("another `dispatcher grow` began while this one stood still: run it again")
 
     async def __aenter__(self) -> "GrowthLock":
         until = time.monotonic() + WAIT_SECONDS

@@ -13,6 +13,7 @@ NOBODY_THERE = {
     errno.EHOSTDOWN,
     errno.ENETUNREACH,
     socket.EAI_NONAME,
+    socket.EAI_NODATA,  # a name without an address
 }
 """Why no connection comes about where no server is."""
 NOT_CONNECTED = "Timeout connecting"

@@ -5,7 +5,7 @@ So a change of a message joins those before it, in their order, and a repeated e
 
 from collections.abc import Sequence
 
-from dispatcher.errors import OtherSettings, PreviousUnavailable, RedisUnavailable
+from dispatcher.errors import OtherFormat, PreviousUnavailable, RedisUnavailable
 from dispatcher.fast_decode import Change
 from dispatcher.store.damaged import needed
 from dispatcher.store.format import require_previous
@@ -26,5 +26,5 @@ class Previous(KnownMessages):
     def _require_own(self, stored: bytes | None) -> None:
         try:
             require_previous(needed(stored, self._keys.format, FORMAT_TEXT), self._keys.partition)
-        except OtherSettings as error:
+        except OtherFormat as error:
             raise PreviousUnavailable(str(error)) from error

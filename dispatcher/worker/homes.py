@@ -26,7 +26,10 @@ class Homes:
         self._probes: dict[int, Probe] = {}
 
     async def why_wait(self, workspace: str) -> Fault | None:
-        """Why entries of a workspace without a record here have to wait; None: there is no such workspace."""
+        """Why entries of a workspace without a record here have to wait; None: there is no such workspace, or this is no part of it.
+
+        The latter is so of one that was removed, and added again with a smaller width.
+        """
         home = self._partitioning.home(workspace)
         if home == self._here:
             return None
@@ -40,7 +43,8 @@ class Homes:
             except Exception as error:  # whatever it is, the entries are not at fault
                 return Fault(f"partition {home}: {type(error).__name__}: {error}", error=error)
             else:
-                return self._not_copied(workspace, width) if width else None
+                is_part = width and self._here in self._partitioning.all_of(workspace, width)
+                return self._not_copied(workspace, width) if is_part else None
         return Fault(f"partition {home} does not answer, and alone knows whether there is such a workspace")
 
     def _not_copied(self, workspace: str, width: int) -> Fault:

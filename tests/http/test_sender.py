@@ -29,7 +29,8 @@ from dispatcher.rules.callback import Claimed
 from dispatcher.rules.outcomes import Attempt
 from dispatcher.rules.subscription import Secret
 from dispatcher.rules.workspace import Workspace
-from dispatcher.sending.sender import ANSWER_BYTES, Sender, parse_retry_after
+from dispatcher.sending.answer import ANSWER_BYTES
+from dispatcher.sending.sender import Sender, parse_retry_after
 from dispatcher.sending.transport import CallbackTransport
 from dispatcher.signing import new_secret
 from dispatcher.store.sealing import SecretBox
@@ -232,7 +233,7 @@ def test_the_beginning_of_a_failed_answer_is_kept(sent: int, kept: int) -> None:
 async def repeats_the_request(connection: Connection) -> None:
     """An error page that shows what it was asked, as JSON whose slashes are escaped."""
     asked = await connection.request()
-    shown = json.dumps(dict(asked.headers)).replace("/", r"\/")
+    shown = json.dumps(dict(reversed(asked.headers))).replace("/", r"\/")
     await connection.send(answer(500, shown.encode()))
 
 
@@ -241,10 +242,11 @@ async def repeats_the_request(connection: Connection) -> None:
     [
         (Basic("me", "Kl/ar?text>9"), {}),
         (Bearer("a/token/of/some/length"), {}),
-        (None, {"X-Api-Key": "live_0123456789"}),
+        (None, {"X-Api-Key": "s3cr3t-key"}),
+        (None, {"X-Api-Key": "pass phrase of words"}),
         (None, {"X-Env": "prod"}),
     ],
-    ids=["basic", "bearer", "own", "short"],
+    ids=["basic", "bearer", "own", "words", "short"],
 )
 def test_an_answer_that_repeats_a_secret_is_not_kept(auth: Any, own: dict[str, str]) -> None:
     """What the receiver knows us by is in no answer that is kept, and what is no secret hides none."""
@@ -257,6 +259,27 @@ def test_an_answer_that_repeats_a_secret_is_not_kept(auth: Any, own: dict[str, s
     kept = uvloop.run(scene()).answer
     assert (b"it repeats a header" in kept) == ("X-Env" not in own)
     assert not any(value.encode() in kept.replace(rb"\/", b"/") for value in own.values() if len(value) > 4)
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_kept"),
+    [
+        ("no such user: Kl/ar?text>9", False),
+        ("no such user: Kl/ar?text&gt;9", False),
+        ("x" * 250 + "Kl/ar?text>9", False),
+        ("x" * 256 + "Kl/ar?text>9", True),
+        ("Klar", True),
+    ],
+)
+def test_what_is_kept_shows_no_password(shown: str, is_kept: bool) -> None:
+    """A password alone, escaped or cut off at the end of what is kept, too; what is behind that hides nothing."""
+
+    async def scene() -> Attempt:
+        async with serving(answers(answer(401, shown.encode()))) as server, sender() as ours:
+            of = changed(workspace(), callback_url=server.url, auth=Basic("me", "Kl/ar?text>9"))
+            return await ours.send(callback(server.url), of, NOW_MS)
+
+    assert (uvloop.run(scene()).answer == shown.encode()[:ANSWER_BYTES]) == is_kept
 
 
 def test_a_packed_answer_is_kept_as_it_came() -> None:

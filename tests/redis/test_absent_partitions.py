@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
@@ -240,6 +241,19 @@ def test_metrics(servers: list[RedisServer], end: End) -> None:
     assert [1, 0, 12] == [whole[name] for name in names]
     assert [1, 4, len(THERE)] == [found[name] for name in names]
     assert found["dispatcher_redis_memory_bytes"] > 0, "that of the fullest server that answers"
+
+
+def test_metrics_beside_an_empty_previous_redis(servers: list[RedisServer]) -> None:
+    """One that came back without its data counts as one that does not answer: the figures of all others are there."""
+    here, previous = (one.url for one in servers)
+    with installed([here], P), redis.Redis.from_url(here) as client:
+        client.set("dispatcher:grown", 1_700_000_000_000)
+        client.set("dispatcher:partitions", P)
+        given = {"redis_url": here, "partitions": P, "broker_url": here, "previous_redis_url": previous}
+        collected = InstallationCollector(Settings(_env_file=None, **given)).collect()  # type: ignore[arg-type]
+        found = {one.name: sum(sample.value for sample in one.samples) for one in collected}
+    names = "dispatcher_redis_up", "dispatcher_partitions_absent", "dispatcher_waiting_callbacks"
+    assert [1, 1, 0] == [found[name] for name in names]
 
 
 @pytest.mark.parametrize("gone", [0, 1])

@@ -34,6 +34,7 @@ from dispatcher.store.previous import Previous
 from dispatcher.store.servers import PlainServers
 from tests.command import command
 from tests.redis.test_producer import change
+from tests.sentinels import wait_until
 
 MANY = 9000
 COUNT = 2
@@ -201,7 +202,7 @@ def test_nothing_is_copied_twice(two_urls: list[str]) -> None:
 
 
 def test_two_runs_at_once(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second one is refused while the first copies; a first one whose lock has run out changes nothing any more."""
+    """The second one is refused while the first copies; a first one whose lock another one has since changes nothing any more."""
     here, previous = two_urls
     monkeypatch.setattr(growth_lock, "WAIT_SECONDS", 0)
     whole = Copies.make
@@ -213,18 +214,34 @@ def test_two_runs_at_once(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) 
             with pytest.raises(InvalidInput, match="another `dispatcher grow` is under way"):
                 await asyncio.to_thread(grow, here, previous)
             if loses_lock:
-                new.delete("dispatcher:growing")
+                new.set("dispatcher:growing", "another's", px=500)
             return await whole(copies, tell)
 
         monkeypatch.setattr(Copies, "make", make)
         before_growth(old, Keys("dispatcher"))
         loses_lock = True
-        with pytest.raises(InvalidInput, match="stood still for too long"):
+        with pytest.raises(InvalidInput, match="began while this one stood still"):
             grow(here, previous)
         assert ({}, b"0") == (everything(new), new.get("dispatcher:grown"))
         loses_lock = False
+        wait_until(lambda: not new.exists("dispatcher:growing"))
         assert 2 == grow(here, previous)["workspaces"]
         assert not new.exists("dispatcher:growing")
+
+
+def test_a_lock_that_ran_out(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where reading took longer than the lock lives, and no other run has it, the copies are made."""
+    here, previous = two_urls
+    whole = Copies.make
+
+    async def make(copies: Copies, tell: Callable[[int, int], None]) -> Counter[str]:
+        new.delete("dispatcher:growing")
+        return await whole(copies, tell)
+
+    monkeypatch.setattr(Copies, "make", make)
+    with redis.Redis.from_url(previous) as old, redis.Redis.from_url(here) as new:
+        before_growth(old, Keys("dispatcher"))
+        assert 2 == grow(here, previous)["workspaces"]
 
 
 def test_a_note_that_was_taken_back_by_another_run(two_urls: list[str]) -> None:

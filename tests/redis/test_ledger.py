@@ -486,6 +486,24 @@ def test_a_lost_chain_is_made_anew(world: World, gone: str) -> None:
     world.call("flushall")
 
 
+def test_a_lost_copy_is_put_back(world: World) -> None:
+    """A replayed copy that is in no list gets a place behind those of its message that wait, once."""
+    world.call("hset", world.keys.workspace("acme"), "ordering", "latest")
+    world.accept(callback("a", timestamp_ms=world.now))
+    world.deliver_all()
+    assert "replayed" == world.run(world.ledger.replay("acme", "a", copy="copy"))
+    world.claim()
+    world.accept(callback("n1", timestamp_ms=world.now + 5), callback("n2", timestamp_ms=world.now + 5))
+    endpoint = endpoint_id(A)
+    world.call(
+        "delete", world.keys.chain(endpoint, "m1"), world.keys.leased(endpoint), world.keys.lane(endpoint)
+    )
+    world.run(world.ledger.sweep("0", 1000))
+    assert [] == world.run(world.ledger.sweep("0", 1000)).put_back
+    assert {"copy", "n1", "n2"} >= {*world.deliver_all()} >= {"n1", "n2"}
+    assert world.event("copy").ended
+
+
 def test_erased_while_a_newer_one_is_sent(world: World) -> None:
     """In the order `latest` nothing older goes behind a callback that was in a worker's hands when the others were erased."""
     world.call("hset", world.keys.workspace("acme"), "ordering", "latest")

@@ -154,6 +154,33 @@ def test_a_server_with_costly_steps_has_its_next_ones_in_a_thread() -> None:
     asyncio.run(scene())
 
 
+def test_costly_steps_are_done_one_at_a_time_also_if_they_are_given_up() -> None:
+    """Who gives up waiting starts no other step beside the one that is under way, and leaves none behind that nobody wants."""
+
+    async def scene() -> None:
+        handshakes, begun, goes_on = Handshakes(), list[int](), threading.Event()
+        handshakes._costly["costly"] = None
+
+        def work(number: int) -> None:
+            begun.append(number)
+            goes_on.wait(10)
+
+        waiting = [
+            asyncio.create_task(handshakes.step(lambda n=number: work(n), "costly")) for number in range(4)
+        ]
+        while not begun:
+            await asyncio.sleep(0.001)
+        for one in waiting[:3]:
+            one.cancel()
+        await asyncio.wait(waiting[:3])
+        assert [0] == begun
+        goes_on.set()
+        await waiting[3]
+        assert [0, 3] == begun
+
+    asyncio.run(scene())
+
+
 def test_few_costly_servers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has many names takes no memory by that."""
     monkeypatch.setattr("dispatcher.sending.handshakes.COSTLY_SECONDS", -1.0)

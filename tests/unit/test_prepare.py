@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from dispatcher.fast_decode import Change
+from dispatcher.errors import PreviousUnavailable
+from dispatcher.fast_decode import Change, status_change
 from dispatcher.rules.partitions import Partitioning
 from dispatcher.rules.render import RenderOptions
 from dispatcher.rules.workspace import Workspace
@@ -101,14 +102,25 @@ class Home:
         return self.record
 
 
-@pytest.mark.parametrize("stays", [False, True])
-@pytest.mark.parametrize("is_known", [False, True])
-def test_a_part_without_a_record(stays: bool, is_known: bool) -> None:
+@pytest.mark.parametrize(
+    ("stays", "record", "is_known"),
+    [
+        (False, (None, None), False),
+        (True, (None, None), False),
+        (False, (b"r1", b"2"), True),
+        (True, (b"r1", b"2"), True),
+        (True, (b"r1", b"1"), True),
+        (False, (b"r1", b"1"), False),  # removed, and added again with another width: this is no part of it
+    ],
+)
+def test_a_part_without_a_record(
+    stays: bool, record: tuple[bytes | None, bytes | None], is_known: bool
+) -> None:
     """What belongs to a partition without the workspace's record waits, however old, if home has it; else it is rejected.
 
     So it is in a part for what home sent there, and in the previous Redis for messages that it knows, whoever sent them.
     """
-    home = Home(b"r1", b"2") if is_known else Home(None, None)
+    home = Home(*record)
     here = P if stays else (HOME + 1) % P
     source = (HOME + 2) % P if stays else HOME
     event = change(event_id="e1", uuid="m1").to_json()
@@ -129,6 +141,20 @@ def test_a_part_without_a_record(stays: bool, is_known: bool) -> None:
     else:
         assert ["unknown_workspace"] * 9 == [rejection.reason for _, rejection in batch.rejected]
     assert 1 == home.asked
+
+
+@pytest.mark.parametrize("stored", [b"by hand", b"2", b""])
+def test_a_previous_redis_that_is_not_ours(stored: bytes) -> None:
+    """It counts as one that does not answer, whatever its format: what it may know waits."""
+
+    class Other(KnowsAll):
+        async def call_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+            found = await super().call_all(commands)
+            return [stored if one[0] == "GET" else reply for one, reply in zip(commands, found, strict=True)]
+
+    changes = [status_change(change(event_id="e1", uuid="m1").to_json())]
+    with pytest.raises(PreviousUnavailable):
+        asyncio.run(Previous(Other(), Keys("dispatcher", P)).known(changes))
 
 
 class KnowsAll(KnowsNothing):

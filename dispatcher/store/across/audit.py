@@ -33,7 +33,7 @@ class AuditAcross(Audit):
         return replace(self, who=who)
 
     async def latest(
-        self, limit: int, workspace: str | None = None, most: int | None = None
+        self, limit: int, workspace: str | None = None, most: int | None = None, *, portal: bool = True
     ) -> list[AuditEntry]:
         """As Audit.latest."""
         asked = self._partitions
@@ -43,7 +43,9 @@ class AuditAcross(Audit):
                 places.append(asked.partitioning.previous)
         else:
             places = [*asked.all]
-        found = await asked.everywhere(lambda n: self._at(n).latest(limit, workspace, most), places)
+        found = await asked.everywhere(
+            lambda n: self._at(n).latest(limit, workspace, most, portal=portal), places
+        )
         every = [one for some in found.values() for one in some]
         return sorted(every, key=lambda one: -one.at_ms)[:limit]
 

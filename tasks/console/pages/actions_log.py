@@ -17,7 +17,8 @@ async def log(ask: Ask) -> Response:
     store = await ask.store()
     workspace = ask.workspace(ask.query.get("workspace"))
     most = None if ask.query.get("all") else LOOKED_AT
-    found = await store.audit.latest(PAGE, workspace or None, most)
+    portal = ask.is_portal or ask.query.get("portal") != "out"
+    found = await store.audit.latest(PAGE, workspace or None, most, portal=portal)
     found = [
         one for one in found if one.at_ms >= ask.person.since_ms
     ]  # not what one of the same name did before
@@ -30,6 +31,7 @@ async def log(ask: Ask) -> Response:
         is_unknown=is_unknown,
         size=PAGE,
         most=most,
+        portal=portal,
         is_customers=_is_customers,
     )
 

@@ -6,7 +6,8 @@ local function in_chain(workspace, id, entry)
   for other_id in string.gmatch(ids or '', '%S+') do
     local other = other_id == id and entry or read_entry(workspace, other_id)
     local waits = other and not other.ended and other.endpoint == entry.endpoint
-    if waits and not other.extra.left and not other.extra.replay_of then found[#found + 1] = other_id end
+    local has_place = other_id == id or other and not other.extra.replay_of
+    if waits and not other.extra.left and has_place then found[#found + 1] = other_id end
   end
   return found
 end
