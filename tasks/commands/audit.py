@@ -18,10 +18,10 @@ commands = typer.Typer(help="Who changed what, by the API or by a command.", no_
 def list_(
     workspace: Annotated[str | None, typer.Option(help="Of this workspace only.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, max=KEPT, help="How many, newest first.")] = 50,
-    portal: Annotated[
+    no_portal: Annotated[
         bool,
-        typer.Option("--portal/--no-portal", help="With what customers do in the portal, and links to it."),
-    ] = True,
+        typer.Option("--no-portal", help="Leave out what customers do in the portal, and links to it."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the newest changes: of workspaces, keys, endpoints and webhooks, and what was replayed, moved or removed.
@@ -39,7 +39,7 @@ def list_(
     async def work() -> list[AuditEntry]:
         async with wiring.store(settings) as store:
             terminal.note(await workspaces.unknown(store, workspace))
-            return await store.audit.latest(limit, workspace, portal=portal)
+            return await store.audit.latest(limit, workspace, portal=not no_portal)
 
     entries = terminal.run(work())
     if as_json:

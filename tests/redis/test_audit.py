@@ -105,6 +105,8 @@ def test_the_portal_and_links_to_it_remove_no_other_change(
     }
     assert ("webhook.delete", "workspace.update") == (found[0].what, found[-1].what)
     assert len(found) < 300
+    own = world.run(audit.latest(1000, portal=False))
+    assert ["webhook.delete", "workspace.update"] == [one.what for one in own]
     for key in (world.keys.audit_portal, world.keys.audit_links):
         assert 0 < world.call("pttl", key) <= 60_000
 
