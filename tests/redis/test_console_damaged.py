@@ -20,7 +20,7 @@ from tasks.console.asking import Parts
 from tasks.console.ways import Ways, new_session
 from tests.world import World, callback
 
-PAGES = ("/", "/workspaces", "/endpoints", "/callbacks", "/callbacks?state=waiting", "/rejected", "/log",
+PAGES = ("/", "/workspaces", "/endpoints", "/callbacks", "/callbacks?state=waiting", "/rejected", "/log", "/log?portal=out",
          "/workspace?id=acme", "/subscription?workspace=acme&subscription=default", "/callback?workspace=acme&id=e1")  # fmt: skip
 BY_HAND: dict[str, list[Any]] = {
     "a member of endpoints": ["ZADD", "dispatcher:endpoints", 1, b"\xff"],
