@@ -58,8 +58,8 @@ async def store(
         if number or (keep and n != servers.partitioning.previous):  # else a worker gives it one
             await format.agree(of_all.at(n), number, installation.workers)
     of.absent.forget()  # nothing was read yet
-    if empty:
-        of.absent.note(len(of.keys) - 1, empty)
+    if empty and (previous := servers.partitioning.previous) is not None:
+        of.absent.note(previous, empty)
     return wiring.Store(
         of.servers.client(0),
         of_all,

@@ -164,7 +164,7 @@ class Audit:
                 found = await of_type(asked, key, [])
             looked_at += len(found)
             entries = [
-                _readable(id_.decode(), flat)
+                _readable(key, id_.decode(), flat)
                 for id_, flat in found
                 if workspace is None or _workspace(flat) == workspace.encode()
             ]
@@ -257,23 +257,21 @@ def _workspace(flat: list[bytes]) -> bytes:
     return dict(zip(flat[::2], flat[1::2], strict=True)).get(b"workspace", b"")
 
 
-def _readable(id_: str, flat: list[bytes]) -> AuditEntry | None:
-    """Parses an entry. One that is not ours gives None, and is logged once: it must not hide others."""
+def _readable(key: str, id_: str, flat: list[bytes]) -> AuditEntry | None:
+    """Parses an entry of the stream `key`. One that is not ours gives None, and is logged once: it must not hide others."""
     try:
         found = _read(id_, flat)
         iso(found.at_ms)
     except (KeyError, ValueError, OverflowError, msgspec.MsgspecError):
-        if id_ not in _told and len(_told) < KEPT:
-            _told.add(id_)
-            log.error(
-                "audit.unreadable", entry=id_, action="XDEL it from `audit`, `audit-portal` or `audit-links`"
-            )
+        if (key, id_) not in _told and len(_told) < KEPT:
+            _told.add((key, id_))
+            log.error("audit.unreadable", entry=id_, action=f"XDEL it from {key}")
         return None
     return found
 
 
-_told = set[str]()
-"""Entries of which this process has logged that they cannot be read."""
+_told = set[tuple[str, str]]()
+"""Entries, each with its stream's key, of which this process has logged that they cannot be read."""
 
 
 def _read(id_: str, flat: list[bytes]) -> AuditEntry:

@@ -11,8 +11,27 @@ from dispatcher.rules.outcomes import ENDS, Attempt, State
 from dispatcher.store.keys import endpoint_id
 
 
+class OfSubscription:
+    """What tells whose callback one is."""
+
+    __slots__ = ()
+    workspace: str
+    event_id: str
+    endpoint: str
+
+    @property
+    def endpoint_name(self) -> EndpointName:
+        """The endpoint's name: its workspace, origin and subscription."""
+        return EndpointName(self.workspace, self.endpoint, self.subscription)
+
+    @property
+    def subscription(self) -> str:
+        """Whose callback it is; empty: the default one's, or to a URL that came with the status change."""
+        return subscription_of(self.event_id)
+
+
 @dataclass(frozen=True, slots=True)
-class StoredCallback:
+class StoredCallback(OfSubscription):
     """One callback as the ledger has it. Times are ms since 1970."""
 
     event_id: str
@@ -43,16 +62,6 @@ class StoredCallback:
     """The operator ended it."""
     others: tuple[str, ...] = ()
     """The other subscriptions that its status change went to, if this is the status change's own."""
-
-    @property
-    def endpoint_name(self) -> EndpointName:
-        """The endpoint's name: its workspace, origin and subscription."""
-        return EndpointName(self.workspace, self.endpoint, self.subscription)
-
-    @property
-    def subscription(self) -> str:
-        """Whose callback it is; empty: the default one's, or to a URL that came with the status change."""
-        return subscription_of(self.event_id)
 
     @property
     def ended(self) -> bool:

@@ -261,14 +261,14 @@ class Workspaces:
 
         return await self.write(workspace, rotate)
 
-    async def rotate_encryption(self) -> "Resealed":
+    async def rotate_encryption(self) -> Resealed:
         """Encrypts all secrets and headers with the newest key."""
         found = Resealed()
         for name in await self.names():
             await self._seal_anew(name, found)
         return found
 
-    async def _seal_anew(self, workspace: str, found: "Resealed") -> None:
+    async def _seal_anew(self, workspace: str, found: Resealed) -> None:
         """Encrypts the secrets and headers of a workspace, if it is there, and counts it."""
 
         def reseal(there: Workspace | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dispatcher.rules.outcomes import State
 from dispatcher.rules.subscription import ACTIVE
 from dispatcher.rules.workspace import Workspace
 from dispatcher.store.endpoints import Endpoint
-from dispatcher.store.stored_callback import StoredCallback
+from dispatcher.store.stored_callback import OfSubscription, StoredCallback
 from dispatcher.store.subscriptions import found
 from tasks import wiring
 from tasks.actions.events import Filter, chosen
@@ -37,7 +37,7 @@ AT_A_STRETCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ToReplay(OfSubscription):
     """What replaying a callback needs of it: of very many, all of each would be gigabytes."""
 
     workspace: str
@@ -48,21 +48,11 @@ class Ended:
     ended_ms: int | None
 
     @classmethod
-    def of(cls, event: StoredCallback) -> "Ended":
+    def of(cls, event: StoredCallback) -> "ToReplay":
         """That of a callback; names that many have are kept once."""
         workspace, endpoint = sys.intern(event.workspace), sys.intern(event.endpoint)
         error = event.error and sys.intern(event.error)
         return cls(workspace, event.event_id, endpoint, error, event.accepted_ms, event.ended_ms)
-
-    @property
-    def endpoint_name(self) -> EndpointName:
-        """As StoredCallback.endpoint_name."""
-        return EndpointName(self.workspace, self.endpoint, self.subscription)
-
-    @property
-    def subscription(self) -> str:
-        """As StoredCallback.subscription."""
-        return subscription_of(self.event_id)
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,7 @@ class Replayed:
         return self.by_endpoint.total()
 
 
-async def counted(store: wiring.Store, events: Sequence[Ended]) -> Replayed:
+async def counted(store: wiring.Store, events: Sequence[ToReplay]) -> Replayed:
     """How many would be replayed, by endpoint; and by word those of which it is known already that they would not."""
     refused = await refusals(store, events)
     words = Counter(refused.values())
@@ -110,11 +100,11 @@ async def counted(store: wiring.Store, events: Sequence[Ended]) -> Replayed:
     )
 
 
-def _id(event: Ended) -> tuple[str, str]:
+def _id(event: ToReplay) -> tuple[str, str]:
     return event.workspace, event.event_id
 
 
-async def refusals(store: wiring.Store, events: Iterable[Ended]) -> dict[tuple[str, str], str]:
+async def refusals(store: wiring.Store, events: Iterable[ToReplay]) -> dict[tuple[str, str], str]:
     """Those that are not replayed, whatever the ledger says, each with the word for why."""
     known: dict[str, Workspace | None] = {}
     found: dict[tuple[str, str], str] = {}
@@ -134,15 +124,15 @@ async def refusals(store: wiring.Store, events: Iterable[Ended]) -> dict[tuple[s
 
 async def replayable(
     store: wiring.Store, asked: Filter, counted: Callable[[int], None] = lambda number: None
-) -> list[Ended]:
+) -> list[ToReplay]:
     """The matching callbacks that were not replayed under a new eventId, latest end first. Raises NotFound, InvalidInput.
 
     counted: is told how many there are so far
     """
-    once: dict[tuple[str, str], Ended] = {}
+    once: dict[tuple[str, str], ToReplay] = {}
     async for event in chosen(store, asked):
         if not event.replayed_as:
-            one = Ended.of(event)
+            one = ToReplay.of(event)
             once[_id(one)] = one
             counted(len(once))
     return list(once.values())
@@ -154,7 +144,7 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
     Raises NotFound for an unknown workspace.
     """
     event = await store.history.get(workspace, event_id)
-    refused = await refusals(store, [Ended.of(event)] if event else [])
+    refused = await refusals(store, [ToReplay.of(event)] if event else [])
     if refused:
         return refused[workspace, event_id], event_id
     word, id_ = await _replay(store, workspace, event_id, how, in_ms=0, ended_ms=0)
@@ -166,7 +156,7 @@ async def replay_one(store: wiring.Store, workspace: str, event_id: str, how: Ho
     return word, id_
 
 
-def is_of_removed(event: StoredCallback | Ended, workspace: Workspace | None) -> bool:
+def is_of_removed(event: StoredCallback | ToReplay, workspace: Workspace | None) -> bool:
     """Whether a callback's subscription was removed since it was accepted; one of the same name is another."""
     if not event.subscription or workspace is None or workspace.is_damaged:
         return False
@@ -190,9 +180,9 @@ async def held(store: wiring.Store, names: Iterable[EndpointName]) -> list[Endpo
 async def replay_all(
     store: wiring.Store,
     asked: Filter,
-    events: Sequence[Ended],
+    events: Sequence[ToReplay],
     how: How,
-    progress: Callable[[Sequence[Ended]], Iterable[Ended]],
+    progress: Callable[[Sequence[ToReplay]], Iterable[ToReplay]],
 ) -> Replayed:
     """Replays callbacks, each due 1/rate seconds after the one before, so that live traffic does not wait behind them.
 

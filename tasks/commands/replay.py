@@ -18,9 +18,9 @@ from tasks.actions.replay import (
     REPLAYED,
     SUBSCRIPTION_REMOVED,
     WORKSPACE_REMOVED,
-    Ended,
     How,
     Replayed,
+    ToReplay,
     counted,
     held,
     replay_all,
@@ -115,7 +115,7 @@ def _replay_many(settings: Settings, asked: Filter, how: How, yes: bool, as_json
         raise typer.Exit(terminal.NO)
 
 
-def _shown(events: Sequence[Ended]) -> Iterator[Ended]:
+def _shown(events: Sequence[ToReplay]) -> Iterator[ToReplay]:
     """Yields the events, with a progress bar on a terminal."""
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
     with Progress(

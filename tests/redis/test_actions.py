@@ -117,7 +117,7 @@ def test_replay_stops_where_an_endpoint_is_full(world: World, do: Callable[..., 
     """What was replayed until then is counted, and audited with the filter; the rest is not tried."""
     do(add_acme)
     failed(world, *"abcdef")
-    found = [replay.Ended.of(world.event(event_id)) for event_id in "abcdef"]
+    found = [replay.ToReplay.of(world.event(event_id)) for event_id in "abcdef"]
     done = do(replay.replay_all, Filter("failed", error="http_500"), found, HOW, at_once, limit=4)
     assert ({A: 6}, {"replayed": 2, "full": 1}) == (done.by_endpoint, done.words)
     entry, _ = do(audited)
