@@ -1,6 +1,7 @@
 """Gives a request a connection if none is idle: a new one, or one that another request is done with sooner."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 
 from dispatcher.sending.connector import Connector
@@ -9,12 +10,17 @@ from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.pool import Pool
 from dispatcher.sending.target import Origin, Target
+from dispatcher.share_of_core import ShareOfCore
 
 APART_SECONDS = 0.02
 """How far apart encrypted connections to one origin are opened: meanwhile one may be free, which costs no handshake."""
 
 MOST_APART_SECONDS = 0.2
 """The longest that a request waits for that: what is in use then is in use for long."""
+
+BUSY_SECONDS, LOOK_SECONDS = 0.2, 0.05
+"""How long a request waits for another's encrypted connection while the loop is busy, and over which time at least that is
+measured."""
 
 CLOSED = InternalError("the transport is closed")
 NOT_IN_TIME = NoAnswer("timeout", "not connected in time")
@@ -36,18 +42,24 @@ class Opener:
     """Opens connections. Without it a burst to one receiver would be a connection for each request.
 
     Where another request has a connection that may be used again, one waits for that until it is its turn to open its
-    own: one in a turn of the loop, and some more if the turn took long. So an idle worker soon has one for each request,
-    and a busy one has few, because there opening one takes more of its time than the wait. A handshake takes longer than
-    most answers, so with TLS a request goes on waiting while it opens its own.
+    own: one in a turn of the loop, and some more if the turn took long. So an idle worker soon has one for each request.
+    A handshake takes longer than most answers, so with TLS a request goes on waiting while it opens its own. While the
+    loop is busy it first waits for BUSY_SECONDS, also for a connection that is only being opened: a worker whose CPU is
+    the limit sends no more by more connections, and each costs it as much as 20 POSTs.
     """
 
-    def __init__(self, connector: Connector, handshakes: Handshakes, pool: Pool) -> None:
+    def __init__(
+        self, connector: Connector, handshakes: Handshakes, pool: Pool, share: ShareOfCore | None = None
+    ) -> None:
         self._connector = connector
         self._handshakes = handshakes
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._turns = Handshakes()
         """Of those that wait for another's connection: they do not wait behind handshakes."""
+        self._share = share or ShareOfCore(LOOK_SECONDS)
+        self._opening: Counter[Origin] = Counter()
+        """How many requests open an encrypted connection to each origin."""
         self._openings: dict[asyncio.Task[None], Opening] = {}
         self._left: set[Origin] = set()
         """Origins to which a connection is being opened that no request waits for any more; one each."""
@@ -59,6 +71,18 @@ class Opener:
             return free
         if not target.encrypted:
             return await self._connect(target, deadline)
+        self._opening[target.origin] += 1
+        try:
+            return await self._open_and_wait(target, workspace, deadline)
+        finally:
+            self._opening[target.origin] -= 1
+            if not self._opening[target.origin]:
+                del self._opening[target.origin]
+
+    async def _open_and_wait(
+        self, target: Target, workspace: str, deadline: float
+    ) -> Connection | Failure:
+        """Opens an encrypted connection, unless another's is free sooner."""
         while not self._pool.closed:
             opening = Opening(target, workspace, self._pool.wait(target.origin))
             task = asyncio.create_task(self._open(opening, deadline))
@@ -74,11 +98,16 @@ class Opener:
 
     async def _free(self, target: Target, workspace: str, deadline: float) -> Connection | Failure | None:
         """Waits for a connection that another request is done with; None: open one."""
-        if not self._pool.may_be_free(target.origin):
+        origin = target.origin
+        is_busy = target.encrypted and self._share.look()
+        if not self._pool.may_be_free(origin, is_opened=is_busy and origin in self._opening):
             return None
-        waiting = self._pool.wait(target.origin)
-        self._turns.queue(workspace, waiting)
-        found = await self._found(target, workspace, waiting) or self._pool.take(target.origin)
+        waiting = self._pool.wait(origin)
+        if is_busy:
+            self._loop.call_later(BUSY_SECONDS, _end_wait, waiting)
+        else:
+            self._turns.queue(workspace, waiting)
+        found = await self._found(target, workspace, waiting) or self._pool.take(origin)
         if found and self._loop.time() >= deadline:
             self._keep(target, workspace, found)
             return NOT_IN_TIME
@@ -156,3 +185,9 @@ class Opener:
         if isinstance(found, Connection) and not found.over:
             found.reusable = True
             self._pool.keep(target.origin, found, workspace)
+
+
+def _end_wait(waiting: "asyncio.Future[Connection | Failure | None]") -> None:
+    """Has a request open a connection of its own."""
+    if not waiting.done():
+        waiting.set_result(None)

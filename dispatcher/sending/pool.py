@@ -114,10 +114,15 @@ class Pool:
         self._let_go(connection)
         return connection
 
-    def may_be_free(self, origin: Origin) -> bool:
-        """Whether a request other than the caller's has a connection to an origin that may be used again."""
+    def may_be_free(self, origin: Origin, *, is_opened: bool = False) -> bool:
+        """Whether a request other than the caller's has a connection to an origin that may be used again.
+
+        `is_opened`: one is being opened.
+        """
         shelf = self._shelves.get(origin)
-        return shelf is not None and not shelf.closes and shelf.in_use - 1 > len(shelf.waiting)
+        if shelf is None or shelf.closes:
+            return False
+        return is_opened or shelf.in_use - 1 > len(shelf.waiting)
 
     def wait(self, origin: Origin) -> "asyncio.Future[Connection | Failure | None]":
         """The next connection to an origin that is free; None: the caller is to open one.

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable
 
+from dispatcher.share_of_core import ShareOfCore
+
 LOOK_SECONDS = 0.2
 """Shortest time over which the share of a core is measured."""
-BUSY = 0.7
-"""A worker that uses this share of a core leaves endpoints to other workers, if there are any."""
 
 
 class Load:
@@ -20,24 +20,24 @@ class Load:
     ) -> None:
         self.lag_seconds = 0.0
         """How much later than planned the last look was."""
-        self.share_of_core = 0.0
-        self._clock, self._used = clock, used
-        self._since = used(), clock()
+        self._clock = clock
+        self._share = ShareOfCore(LOOK_SECONDS, clock, used)
         self._planned = clock()
 
     @property
+    def share_of_core(self) -> float:
+        """How much of a core the loop's thread used, 0 to 1."""
+        return self._share.share
+
+    @property
     def is_high(self) -> bool:
-        """Whether the loop is too busy for work that other workers could do."""
-        return self.share_of_core >= BUSY
+        """Whether the loop is too busy for work that other workers, if there are any, could do."""
+        return self._share.is_high
 
     def look(self) -> None:
         """Measures the lag, and the share of a core if LOOK_SECONDS have passed."""
-        used, now = self._used(), self._clock()
-        self.lag_seconds = max(0.0, now - self._planned)
-        used_before, before = self._since
-        if now - before >= LOOK_SECONDS:
-            self.share_of_core = (used - used_before) / (now - before)
-            self._since = used, now
+        self.lag_seconds = max(0.0, self._clock() - self._planned)
+        self._share.look()
 
     def look_in(self, seconds: float) -> None:
         """Plans the next look; if that comes later, the difference is lag."""

@@ -1,6 +1,7 @@
 """How busy a worker's loop is, by a clock that the test controls."""
 
-from dispatcher.worker.load import BUSY, LOOK_SECONDS, Load
+from dispatcher.share_of_core import BUSY
+from dispatcher.worker.load import LOOK_SECONDS, Load
 
 
 class Clocks:

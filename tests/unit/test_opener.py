@@ -7,9 +7,10 @@ from itertools import count, pairwise
 from dispatcher.sending.answer import Answer
 from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
-from dispatcher.sending.opener import CLOSED, NOT_IN_TIME, Opener
+from dispatcher.sending.opener import BUSY_SECONDS, CLOSED, NOT_IN_TIME, Opener
 from dispatcher.sending.pool import MAX_ORIGINS, Pool
 from dispatcher.sending.target import Target
+from dispatcher.share_of_core import ShareOfCore
 
 TARGET = Target("a.example", 443, True, ("a.example", 443, True, ""), b"")
 PLAIN = Target("a.example", 80, False, ("a.example", 80, False, ""), b"")
@@ -176,12 +177,19 @@ def test_a_connection_of_its_own_that_has_ended_is_an_attempt() -> None:
     asyncio.run(scene())
 
 
+def share_of_core(share: float) -> ShareOfCore:
+    """A share that is always the same."""
+    clock, used = count(), count(0.0, share)
+    return ShareOfCore(1, lambda: next(clock), lambda: next(used))
+
+
 class Burst:
     """Requests to one receiver, which begin together."""
 
-    def __init__(self, count: int, target: Target = PLAIN) -> None:
+    def __init__(self, count: int, target: Target = PLAIN, *, is_busy: bool = False) -> None:
         self.connector, self.pool, self.target = Opens(), Pool(), target
-        self.opener = Opener(self.connector, Handshakes(), self.pool)  # type: ignore[arg-type]
+        share = share_of_core(0.9 if is_busy else 0.1)
+        self.opener = Opener(self.connector, Handshakes(), self.pool, share)  # type: ignore[arg-type]
         self.requests = [asyncio.create_task(self.request()) for _ in range(count)]
 
     async def request(self) -> object:
@@ -249,6 +257,59 @@ def test_a_request_with_tls_waits_for_its_turn_too() -> None:
         burst.pool.keep(TARGET.origin, connection, "acme")
         assert connection is await request
         assert 1 == len(burst.connector.asked)
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_a_busy_loop_opens_one_connection_with_tls_for_a_burst() -> None:
+    """The other requests wait for the one that is being opened, then for the requests before them, and begin no handshake."""
+
+    async def scene() -> None:
+        burst = Burst(5, TARGET, is_busy=True)
+        await burst.connector.begun(1)
+        assert 1 == len(burst.opener._openings)
+        connection = await burst.first()
+        for request in burst.requests:
+            assert connection is await request
+            connection.reusable = True
+            burst.pool.keep(TARGET.origin, connection, "acme")
+        assert 1 == len(burst.connector.asked)
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_a_busy_loop_waits_for_a_connection_with_tls_for_a_while() -> None:
+    """A receiver that takes its time has more connections after BUSY_SECONDS."""
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        began, burst = loop.time(), Burst(2, TARGET, is_busy=True)
+        await burst.first()  # and keeps it
+        await burst.connector.begun(2)
+        assert loop.time() - began >= BUSY_SECONDS
+        own = opened()
+        burst.connector.asked[1].set_result(own)
+        assert own is await burst.requests[1]
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+def test_a_busy_loop_does_not_wait_for_a_receiver_that_closes_after_its_answer() -> None:
+    """No request has that connection after the one for which it is opened."""
+
+    async def scene() -> None:
+        burst = Burst(1, TARGET, is_busy=True)
+        connection = await burst.first()
+        await asyncio.gather(*burst.requests)
+        burst.pool.failed(TARGET.origin, connection, Answer(200))
+        waiting = [asyncio.create_task(burst.request()) for _ in range(2)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert 2 == len(burst.opener._openings)
+        burst.requests += waiting
         await burst.close()
 
     asyncio.run(scene())
