@@ -79,9 +79,7 @@ class Opener:
             if not self._opening[target.origin]:
                 del self._opening[target.origin]
 
-    async def _open_and_wait(
-        self, target: Target, workspace: str, deadline: float
-    ) -> Connection | Failure:
+    async def _open_and_wait(self, target: Target, workspace: str, deadline: float) -> Connection | Failure:
         """Opens an encrypted connection, unless another's is free sooner."""
         while not self._pool.closed:
             opening = Opening(target, workspace, self._pool.wait(target.origin))
