@@ -1,4 +1,4 @@
-"""How much of a core a thread uses."""
+"""How busy a thread is: how much of a core it uses."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class ShareOfCore:
         clock: Callable[[], float] = time.monotonic,
         used: Callable[[], float] = time.thread_time,
     ) -> None:
-        self.share = 0.0
+        self.share_of_core = 0.0
         """By the last look that measured it; 0 to 1."""
         self._window_seconds = window_seconds
         self._clock, self._used = clock, used
@@ -28,13 +28,13 @@ class ShareOfCore:
     @property
     def is_high(self) -> bool:
         """Whether the thread was busy by the last look."""
-        return self.share >= BUSY
+        return self.share_of_core >= BUSY
 
     def look(self) -> bool:
         """Measures the share since the last look that did, if the window has passed; returns `is_high`."""
         used, now = self._used(), self._clock()
         used_before, before = self._since
         if now - before >= self._window_seconds:
-            self.share = (used - used_before) / (now - before)
+            self.share_of_core = (used - used_before) / (now - before)
             self._since = used, now
         return self.is_high

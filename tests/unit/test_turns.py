@@ -10,11 +10,12 @@ from structlog.testing import capture_logs
 from dispatcher.errors import EndpointBroken, RedisUnavailable
 from dispatcher.rules.decide import INTERNAL_ERROR_DELAY_MS
 from dispatcher.rules.outcomes import Attempt, Delivered, Released
+from dispatcher.share_of_core import BUSY
 from dispatcher.store.arguments import Room
 from dispatcher.store.replies import Hint
 from dispatcher.worker import turns
 from dispatcher.worker.intake import BATCH_BEHIND
-from dispatcher.worker.load import BUSY, Load
+from dispatcher.worker.load import Load
 from dispatcher.worker.slots import SHARE
 from dispatcher.worker.turn import FIRST_CLAIM
 from dispatcher.worker.turns import CROWD, OF_ONE, RATION, Turns
