@@ -30,11 +30,10 @@ class ShareOfCore:
         """Whether the thread was busy by the last look."""
         return self.share_of_core >= BUSY
 
-    def look(self) -> bool:
-        """Measures the share since the last look that did, if the window has passed; returns `is_high`."""
+    def look(self) -> None:
+        """Measures the share since the last look that did, if the window has passed."""
         used, now = self._used(), self._clock()
         used_before, before = self._since
         if now - before >= self._window_seconds:
             self.share_of_core = (used - used_before) / (now - before)
             self._since = used, now
-        return self.is_high

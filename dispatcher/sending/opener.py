@@ -1,7 +1,7 @@
 """Gives a request a connection if none is idle: a new one, or one that another request is done with sooner."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from dispatcher.sending.connector import Connector
@@ -18,9 +18,11 @@ APART_SECONDS = 0.02
 MOST_APART_SECONDS = 0.2
 """The longest that a request waits for that: what is in use then is in use for long."""
 
-BUSY_SECONDS, LOOK_SECONDS = 0.2, 0.05
-"""How long a request waits for another's encrypted connection while the loop is busy, and over which time at least that is
-measured."""
+BUSY_SECONDS = 0.2
+"""How long a request waits for another's encrypted connection before that, while the loop is busy."""
+
+LOOK_SECONDS = 0.05
+"""Shortest time over which it is measured how busy the loop is."""
 
 CLOSED = InternalError("the transport is closed")
 NOT_IN_TIME = NoAnswer("timeout", "not connected in time")
@@ -45,7 +47,8 @@ class Opener:
     own: one in a turn of the loop, and some more if the turn took long. So an idle worker soon has one for each request.
     A handshake takes longer than most answers, so with TLS a request goes on waiting while it opens its own. While the
     loop is busy it first waits for BUSY_SECONDS, also for a connection that is only being opened: a worker whose CPU is
-    the limit sends no more by more connections, and each costs it as much as 20 POSTs.
+    the limit sends no more by more connections, and each costs it as much as 15 POSTs. If nobody has or opens one any
+    more, the first that waits opens its own at once.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Opener:
         self._share = share or ShareOfCore(LOOK_SECONDS)
         self._opening: Counter[Origin] = Counter()
         """How many requests open an encrypted connection to each origin."""
+        self._patient: dict[Origin, deque[asyncio.Future[Connection | Failure | None]]] = {}
+        """Requests that wait because the loop is busy, the first one first."""
         self._openings: dict[asyncio.Task[None], Opening] = {}
         self._left: set[Origin] = set()
         """Origins to which a connection is being opened that no request waits for any more; one each."""
@@ -94,22 +99,56 @@ class Opener:
                 return found
         return CLOSED
 
+    def ended(self, origin: Origin) -> None:
+        """A request has ended; once its caller has kept its connection, or not, it is seen whether others wait for nothing."""
+        if origin in self._patient:
+            self._loop.call_soon(self._let_first_open, origin)
+
+    def _let_first_open(self, origin: Origin) -> None:
+        patient = self._patient.get(origin)
+        if patient and origin not in self._opening and not self._pool.is_held(origin):
+            _end_wait(patient[0])
+
     async def _free(self, target: Target, workspace: str, deadline: float) -> Connection | Failure | None:
         """Waits for a connection that another request is done with; None: open one."""
         origin = target.origin
-        is_busy = target.encrypted and self._share.look()
-        if not self._pool.may_be_free(origin, is_opened=is_busy and origin in self._opening):
+        is_busy = target.encrypted and self._is_busy()
+        if not self._pool.may_be_free(origin, is_being_opened=is_busy and origin in self._opening):
             return None
         waiting = self._pool.wait(origin)
         if is_busy:
-            self._loop.call_later(BUSY_SECONDS, _end_wait, waiting)
+            found = await self._found_while_busy(target, workspace, waiting, deadline)
         else:
             self._turns.queue(workspace, waiting)
-        found = await self._found(target, workspace, waiting) or self._pool.take(origin)
+            found = await self._found(target, workspace, waiting)
+        found = found or self._pool.take(origin)
         if found and self._loop.time() >= deadline:
             self._keep(target, workspace, found)
             return NOT_IN_TIME
         return found
+
+    def _is_busy(self) -> bool:
+        self._share.look()
+        return self._share.is_high
+
+    async def _found_while_busy(
+        self,
+        target: Target,
+        workspace: str,
+        waiting: "asyncio.Future[Connection | Failure | None]",
+        deadline: float,
+    ) -> Connection | Failure | None:
+        """What a request waits for within BUSY_SECONDS, or half of the time that it has; None: it is to open its own."""
+        now, patient = self._loop.time(), self._patient.setdefault(target.origin, deque())
+        timer = self._loop.call_at(min(now + BUSY_SECONDS, (now + deadline) / 2), _end_wait, waiting)
+        patient.append(waiting)
+        try:
+            return await self._found(target, workspace, waiting)
+        finally:
+            timer.cancel()
+            patient.remove(waiting)
+            if not patient:
+                del self._patient[target.origin]
 
     async def _found(
         self, target: Target, workspace: str, waiting: "asyncio.Future[Connection | Failure | None]"
@@ -143,6 +182,9 @@ class Opener:
             task.cancel()
             if not opening.waiting.done():
                 opening.waiting.set_result(CLOSED)
+        for waiting in [one for patient in self._patient.values() for one in patient]:
+            if not waiting.done():
+                waiting.set_result(CLOSED)
 
     async def _connect(self, target: Target, deadline: float) -> Connection | Failure:
         try:
@@ -186,6 +228,6 @@ class Opener:
 
 
 def _end_wait(waiting: "asyncio.Future[Connection | Failure | None]") -> None:
-    """Has a request open a connection of its own."""
+    """Has a request that waits open a connection of its own."""
     if not waiting.done():
         waiting.set_result(None)

@@ -114,15 +114,17 @@ class Pool:
         self._let_go(connection)
         return connection
 
-    def may_be_free(self, origin: Origin, *, is_opened: bool = False) -> bool:
-        """Whether a request other than the caller's has a connection to an origin that may be used again.
-
-        `is_opened`: one is being opened.
-        """
+    def may_be_free(self, origin: Origin, *, is_being_opened: bool = False) -> bool:
+        """Whether a request other than the caller's has a connection to an origin that may be used again, or opens one."""
         shelf = self._shelves.get(origin)
         if shelf is None or shelf.closes:
             return False
-        return is_opened or shelf.in_use - 1 > len(shelf.waiting)
+        return is_being_opened or shelf.in_use - 1 > len(shelf.waiting)
+
+    def is_held(self, origin: Origin) -> bool:
+        """Whether any request has a connection to an origin, or is about to."""
+        shelf = self._shelves.get(origin)
+        return shelf is not None and shelf.in_use > len(shelf.waiting)
 
     def wait(self, origin: Origin) -> "asyncio.Future[Connection | Failure | None]":
         """The next connection to an origin that is free; None: the caller is to open one.

@@ -120,6 +120,7 @@ class CallbackTransport(httpx.AsyncBaseTransport):
             answer = await connection.ask(request, deadline, head_only=method == b"HEAD", whole=whole)
         finally:
             self._pool.end(target.origin)
+            self._opener.ended(target.origin)
         if connection.reusable:
             self._pool.keep(target.origin, connection, workspace)
         else:

@@ -23,10 +23,10 @@ class Load(ShareOfCore):
         """How much later than planned the last look was."""
         self._planned = clock()
 
-    def look(self) -> bool:
-        """Measures the lag, and the share of a core if LOOK_SECONDS have passed; returns `is_high`."""
+    def look(self) -> None:
+        """Measures the lag, and the share of a core if LOOK_SECONDS have passed."""
         self.lag_seconds = max(0.0, self._clock() - self._planned)
-        return super().look()
+        super().look()
 
     def look_in(self, seconds: float) -> None:
         """Plans the next look; if that comes later, the difference is lag."""

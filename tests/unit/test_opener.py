@@ -4,7 +4,10 @@ import asyncio
 from dataclasses import replace
 from itertools import count, pairwise
 
+import pytest
+
 from dispatcher.sending.answer import Answer
+from dispatcher.sending.failures import NoAnswer
 from dispatcher.sending.handshakes import Handshakes
 from dispatcher.sending.http_connection import Connection
 from dispatcher.sending.opener import BUSY_SECONDS, CLOSED, NOT_IN_TIME, Opener
@@ -186,8 +189,10 @@ def share_of_core(share: float) -> ShareOfCore:
 class Burst:
     """Requests to one receiver, which begin together."""
 
-    def __init__(self, count: int, target: Target = PLAIN, *, is_busy: bool = False) -> None:
-        self.connector, self.pool, self.target = Opens(), Pool(), target
+    def __init__(
+        self, count: int, target: Target = PLAIN, *, is_busy: bool = False, seconds: float = 3600
+    ) -> None:
+        self.connector, self.pool, self.target, self.seconds = Opens(), Pool(), target, seconds
         share = share_of_core(0.9 if is_busy else 0.1)
         self.opener = Opener(self.connector, Handshakes(), self.pool, share)  # type: ignore[arg-type]
         self.requests = [asyncio.create_task(self.request()) for _ in range(count)]
@@ -196,9 +201,11 @@ class Burst:
         """What one of them gets."""
         self.pool.begin(self.target.origin)
         try:
-            return await self.opener.connection(self.target, "acme", asyncio.get_running_loop().time() + 3600)
+            deadline = asyncio.get_running_loop().time() + self.seconds
+            return await self.opener.connection(self.target, "acme", deadline)
         finally:
             self.pool.end(self.target.origin)
+            self.opener.ended(self.target.origin)
 
     async def first(self) -> Connection:
         """A connection that the first request has got and is done with."""
@@ -263,18 +270,21 @@ def test_a_request_with_tls_waits_for_its_turn_too() -> None:
 
 
 def test_a_busy_loop_opens_one_connection_with_tls_for_a_burst() -> None:
-    """The other requests wait for the one that is being opened, then for the requests before them, and begin no handshake."""
+    """The other requests wait for the one that is being opened, and begin no handshake of their own."""
 
     async def scene() -> None:
         burst = Burst(5, TARGET, is_busy=True)
         await burst.connector.begun(1)
         assert 1 == len(burst.opener._openings)
+        burst.pool.begin(TARGET.origin)  # by which the first request goes on having it
         connection = await burst.first()
-        for request in burst.requests:
-            assert connection is await request
-            connection.reusable = True
-            burst.pool.keep(TARGET.origin, connection, "acme")
-        assert 1 == len(burst.connector.asked)
+        assert connection is await burst.requests[0]
+        await turns()
+        assert 0 == len(burst.opener._openings)
+        connection.reusable = True
+        burst.pool.end(TARGET.origin)
+        burst.pool.keep(TARGET.origin, connection, "acme")
+        assert connection is await burst.requests[1]
         await burst.close()
 
     asyncio.run(scene())
@@ -286,7 +296,8 @@ def test_a_busy_loop_waits_for_a_connection_with_tls_for_a_while() -> None:
     async def scene() -> None:
         loop = asyncio.get_running_loop()
         began, burst = loop.time(), Burst(2, TARGET, is_busy=True)
-        await burst.first()  # and keeps it
+        burst.pool.begin(TARGET.origin)  # by which the first request goes on having its connection
+        await burst.first()
         await burst.connector.begun(2)
         assert loop.time() - began >= BUSY_SECONDS
         own = opened()
@@ -297,6 +308,12 @@ def test_a_busy_loop_waits_for_a_connection_with_tls_for_a_while() -> None:
     asyncio.run(scene())
 
 
+async def turns() -> None:
+    """Some turns of the loop, in which nothing is waited for."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 def test_a_busy_loop_does_not_wait_for_a_receiver_that_closes_after_its_answer() -> None:
     """No request has that connection after the one for which it is opened."""
 
@@ -305,11 +322,49 @@ def test_a_busy_loop_does_not_wait_for_a_receiver_that_closes_after_its_answer()
         connection = await burst.first()
         await asyncio.gather(*burst.requests)
         burst.pool.failed(TARGET.origin, connection, Answer(200))
-        waiting = [asyncio.create_task(burst.request()) for _ in range(2)]
-        for _ in range(10):
-            await asyncio.sleep(0)
+        burst.requests += [asyncio.create_task(burst.request()) for _ in range(2)]
+        await turns()
         assert 2 == len(burst.opener._openings)
-        burst.requests += waiting
+        await burst.close()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("end", ["not opened", "not kept", "cancelled"])
+def test_when_nobody_has_a_connection_any_more_the_first_that_waits_opens_one(end: str) -> None:
+    """The others wait for that one. So what ends with the last connection is not waited for until BUSY_SECONDS are over."""
+
+    async def scene() -> None:
+        burst = Burst(3, TARGET, is_busy=True)
+        await burst.connector.begun(1)
+        await turns()
+        assert 2 == len(burst.opener._patient[TARGET.origin])
+        if end == "not opened":
+            burst.connector.asked[0].set_result(NoAnswer("connect", "refused"))  # type: ignore[arg-type]
+        elif end == "not kept":
+            burst.connector.asked[0].set_result(opened())
+        else:
+            burst.requests[0].cancel()
+        await turns()
+        assert burst.requests[0].done()
+        assert 1 == len(burst.opener._patient[TARGET.origin])
+        assert 1 == burst.opener._opening[TARGET.origin]
+        await burst.close()
+        assert {} == burst.opener._patient == burst.opener._opening
+
+    asyncio.run(scene())
+
+
+def test_a_busy_loop_leaves_a_request_time_to_open_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose time is short waits for half of it only; if it cannot connect, its time is over then, and not later."""
+    monkeypatch.setattr("dispatcher.sending.opener.BUSY_SECONDS", 3600)
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        began, burst = loop.time(), Burst(2, TARGET, is_busy=True, seconds=1)
+        await burst.connector.begun(2)
+        assert loop.time() - began < 1
+        assert [NOT_IN_TIME] * 2 == await asyncio.wait_for(asyncio.gather(*burst.requests), 60)
         await burst.close()
 
     asyncio.run(scene())
@@ -359,11 +414,12 @@ def test_a_free_connection_that_comes_as_its_request_is_cancelled_is_kept() -> N
     asyncio.run(scene())
 
 
-def test_a_request_that_waits_ends_with_the_transport() -> None:
+@pytest.mark.parametrize(("target", "is_busy"), [(PLAIN, False), (TARGET, True)])
+def test_a_request_that_waits_ends_with_the_transport(target: Target, is_busy: bool) -> None:
     """One that waits for another's connection when all is closed ends with our own fault, and does not hang."""
 
     async def scene() -> None:
-        burst = Burst(3)
+        burst = Burst(3, target, is_busy=is_busy)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         burst.opener.close()
