@@ -36,8 +36,9 @@ def two(server_program: str, tmp_path: Path) -> Iterator[list[RedisServer]]:
 
 @pytest.fixture
 def second_server(server_program: str, tmp_path: Path) -> Iterator[RedisServer]:
-    """Another server, which may be killed."""
-    with RedisServer(tmp_path, "--appendonly", "yes", executable=server_program) as server:
+    """Another server, which may be killed, and has what it confirmed: by default it writes up to 2 s later on a busy disk."""
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    with RedisServer(tmp_path, *durable, executable=server_program) as server:
         yield server
 
 
