@@ -61,7 +61,7 @@ class Opener:
         self._turns = Handshakes()
         """Of those that wait for another's connection: they do not wait behind handshakes."""
         self._share = share or ShareOfCore(LOOK_SECONDS)
-        self._opening: Counter[Origin] = Counter()
+        self._being_opened: Counter[Origin] = Counter()
         """How many requests open an encrypted connection to each origin."""
         self._patient: dict[Origin, deque[asyncio.Future[Connection | Failure | None]]] = {}
         """Requests that wait because the loop is busy, the first one first."""
@@ -76,13 +76,13 @@ class Opener:
             return free
         if not target.encrypted:
             return await self._connect(target, deadline)
-        self._opening[target.origin] += 1
+        self._being_opened[target.origin] += 1
         try:
             return await self._open_and_wait(target, workspace, deadline)
         finally:
-            self._opening[target.origin] -= 1
-            if not self._opening[target.origin]:
-                del self._opening[target.origin]
+            self._being_opened[target.origin] -= 1
+            if not self._being_opened[target.origin]:
+                del self._being_opened[target.origin]
 
     async def _open_and_wait(self, target: Target, workspace: str, deadline: float) -> Connection | Failure:
         """Opens an encrypted connection, unless another's is free sooner."""
@@ -106,14 +106,14 @@ class Opener:
 
     def _let_first_open(self, origin: Origin) -> None:
         patient = self._patient.get(origin)
-        if patient and origin not in self._opening and not self._pool.is_held(origin):
+        if patient and origin not in self._being_opened and not self._pool.is_held(origin):
             _end_wait(patient[0])
 
     async def _free(self, target: Target, workspace: str, deadline: float) -> Connection | Failure | None:
         """Waits for a connection that another request is done with; None: open one."""
         origin = target.origin
         is_busy = target.encrypted and self._is_busy()
-        if not self._pool.may_be_free(origin, is_being_opened=is_busy and origin in self._opening):
+        if not self._pool.may_be_free(origin, is_being_opened=is_busy and origin in self._being_opened):
             return None
         waiting = self._pool.wait(origin)
         if is_busy:

@@ -269,8 +269,9 @@ def test_a_request_with_tls_waits_for_its_turn_too() -> None:
     asyncio.run(scene())
 
 
-def test_a_busy_loop_opens_one_connection_with_tls_for_a_burst() -> None:
+def test_a_busy_loop_opens_one_connection_with_tls_for_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other requests wait for the one that is being opened, and begin no handshake of their own."""
+    monkeypatch.setattr("dispatcher.sending.opener.BUSY_SECONDS", 3600)
 
     async def scene() -> None:
         burst = Burst(5, TARGET, is_busy=True)
@@ -331,8 +332,11 @@ def test_a_busy_loop_does_not_wait_for_a_receiver_that_closes_after_its_answer()
 
 
 @pytest.mark.parametrize("end", ["not opened", "not kept", "cancelled"])
-def test_when_nobody_has_a_connection_any_more_the_first_that_waits_opens_one(end: str) -> None:
+def test_when_nobody_has_a_connection_any_more_the_first_that_waits_opens_one(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The others wait for that one. So what ends with the last connection is not waited for until BUSY_SECONDS are over."""
+    monkeypatch.setattr("dispatcher.sending.opener.BUSY_SECONDS", 3600)
 
     async def scene() -> None:
         burst = Burst(3, TARGET, is_busy=True)
@@ -348,9 +352,9 @@ def test_when_nobody_has_a_connection_any_more_the_first_that_waits_opens_one(en
         await turns()
         assert burst.requests[0].done()
         assert 1 == len(burst.opener._patient[TARGET.origin])
-        assert 1 == burst.opener._opening[TARGET.origin]
+        assert 1 == burst.opener._being_opened[TARGET.origin]
         await burst.close()
-        assert {} == burst.opener._patient == burst.opener._opening
+        assert {} == burst.opener._patient == burst.opener._being_opened
 
     asyncio.run(scene())
 
