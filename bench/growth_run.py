@@ -133,7 +133,6 @@ class Run:
                 stack.drained(600)
                 time.sleep(self._idle_seconds)
                 found.figures["idle_mb"] = worker_mb(stack)
-            self._receiver.take()
         return found
 
     def _fill(self, stack: Stack, found: Found) -> None:
@@ -169,6 +168,7 @@ class Run:
         """Has one worker deliver for `seconds`, from its first POST on, or until nothing waits."""
         self._progress.start(f"{_named(found.size)}: goes out")
         receiver, watched = self._receiver, Watched(stack, LONG_US)
+        receiver.take()  # what the worker of the size before sent until it was killed
         stack.start()
         wait_until(lambda: receiver.count("b") > 0, 60, "the first callback", every=0.005)
         started_mb = worker_mb(stack)
