@@ -71,8 +71,8 @@ for _ = 1, take(1) do
   if not changed[workspace] then done[#done + 1] = queue_entry end
 end
 if #done > 0 then count('noCallback', '*', nil, #done) end
-for endpoint_id, name in each(2, take(1)) do name_of[endpoint_id] = name end
-for workspace, id, said in each(3, take(1)) do archived[workspace .. ' ' .. id] = said end
+for _ = 1, take(1) do local endpoint_id, name = take(2); name_of[endpoint_id] = name end
+for _ = 1, take(1) do local workspace, id, said = take(3); archived[workspace .. ' ' .. id] = said end
 local callbacks, words, broken, left = each(10, take(1)), {}, {}, nil
 if read_known(callbacks) ~= token then return { 'not_leader', now } end
 if is_any_between(after, before) then return { 'overtakes', now } end

@@ -65,7 +65,7 @@ local function make_entry()
   if is_copy then
     entry.extra.replayed_as = copy
     redis.call('SET', key_of('event', workspace, event_id), text_of(entry), 'KEEPTTL')
-    entry.about, entry.accepted, entry.attempts = string.gsub(entry.about, '%d+$', NOW), NOW, ''
+    entry.about, entry.accepted, entry.attempts = string.gsub(entry.about, '%d+$', NOW), now, ''
     entry.claims, entry.extra, id = '0', { stamp = stamp, base = '0', replay_of = event_id }, copy
   else
     entry.extra.base, entry.extra.suspect, entry.extra.cancelled = int(count_attempts(entry)), nil, nil

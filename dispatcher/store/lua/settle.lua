@@ -40,8 +40,8 @@
 -- include breaker
 redis.call('DEL', PREFIX .. 'never')
 local hint_ms, delivered_body_ms, breaker_failures, first_pause_ms, max_pause_ms, lease_ms = take(6)
-DELIVERED_BODY_MS, FAILURES = delivered_body_ms, breaker_failures + 0 -- the first is text, for commands
-FIRST_PAUSE_MS, MAX_PAUSE_MS = first_pause_ms + 0, max_pause_ms + 0
+DELIVERED_BODY_MS = delivered_body_ms
+FAILURES, FIRST_PAUSE_MS, MAX_PAUSE_MS = breaker_failures, first_pause_ms, max_pause_ms -- few runs use them
 
 -- Adds a word for each callback of one endpoint, and the ids of those that were recorded.
 local function settle_each(endpoint, callbacks, entries, words, done)
@@ -108,6 +108,7 @@ end
 local reply = { 'settled', now }
 while has_more() do
   local endpoint_id, wanted, number = take(3)
+  number = number + 0
   local length, next_endpoint = #reply, arguments_taken + 9 * number
   local ok, found = pcall(settle_endpoint, reply, endpoint_id, wanted + 0, number)
   if not ok then -- the other endpoints are settled nevertheless

@@ -20,7 +20,7 @@ local function keep(name, endpoint, h)
   return endpoint.workspace and endpoint or load_endpoint(endpoint.id)
 end
 
--- Endpoints with accepted callbacks, by id, and their ids in order.
+-- Endpoints with accepted callbacks, by id, their ids in order, and the names of all endpoints of the batch.
 local touched, touched_ids, name_of = {}, {}, {}
 local function touch(endpoint_id)
   local endpoint = touched[endpoint_id]
@@ -70,7 +70,7 @@ local function count_word(word, workspace, to_delivered_ms)
   local has_ended = word == 'superseded' or word == 'failed'
   if has_ended then count('accepted', workspace) end
   if (word == 'accepted' or has_ended) and to_delivered_ms ~= '' then
-    count_in('hour', workspace .. ' toDelivered', 1)
-    count_in('hour', workspace .. ' toDeliveredMs', tonumber(to_delivered_ms))
+    count_in(of_hour, workspace .. ' toDelivered', 1)
+    count_in(of_hour, workspace .. ' toDeliveredMs', tonumber(to_delivered_ms))
   end
 end

@@ -1,14 +1,16 @@
 -- What attempts say about their endpoint: window, breaker, duration, last failure.
 
-local FIRST_PAUSE_MS, MAX_PAUSE_MS, FAILURES -- set by settle from its arguments
+local FIRST_PAUSE_MS, MAX_PAUSE_MS, FAILURES -- texts, set by settle from its arguments
+
+-- A time of an endpoint's record: Redis's clock may have gone back.
+local function time_in(ms) return ms and number_in(ms, 0, now + HOUR, 0) or 0 end
 
 -- An endpoint with what is known of its attempts, for a caller that counts its leases itself.
 local function load_learned(endpoint_id)
   local endpoint, h =
     load_endpoint(endpoint_id, 'all', 'failures', 'pause_ms', 'down_since', 'failing', 'gone', 'p95')
-  local function since(ms) return number_in(ms, 0, now + HOUR, 0) end -- Redis's clock may have gone back
   endpoint.failures, endpoint.pause_ms = number_in(h[9], 0, 1e15, 0), number_in(h[10], 0, 1e12, 0)
-  endpoint.down_since, endpoint.failing, endpoint.gone = since(h[11]), since(h[12]), since(h[13])
+  endpoint.down_since, endpoint.failing, endpoint.gone = time_in(h[11]), time_in(h[12]), time_in(h[13])
   endpoint.p95 = number_in(tonumber(h[14]), 0, 1e9, nil)
   endpoint.breaker = 'same'
   return endpoint
@@ -16,7 +18,7 @@ end
 
 -- Pauses the endpoint for `length_ms`, or for Retry-After (`retry_after_ms`) if that is longer.
 local function open_breaker(endpoint, length_ms, retry_after_ms)
-  endpoint.pause_ms = math.min(length_ms, MAX_PAUSE_MS)
+  endpoint.pause_ms = math.min(length_ms, MAX_PAUSE_MS + 0)
   endpoint.pause, endpoint.breaker = now + math.max(endpoint.pause_ms, retry_after_ms), 'opened'
   if endpoint.down_since == 0 then endpoint.down_since = now end
 end
@@ -37,8 +39,8 @@ local function learn(endpoint, health, retry_after_ms, is_probe)
     endpoint.failures = endpoint.failures + 1
     if is_probe and endpoint.pause_ms > 0 then
       open_breaker(endpoint, endpoint.pause_ms * 2, retry_after_ms)
-    elseif endpoint.failures >= FAILURES then
-      open_breaker(endpoint, FIRST_PAUSE_MS, retry_after_ms)
+    elseif endpoint.failures >= FAILURES + 0 then
+      open_breaker(endpoint, FIRST_PAUSE_MS + 0, retry_after_ms)
     else
       endpoint.pause = retry_after_ms > 0 and now + retry_after_ms or 0
     end

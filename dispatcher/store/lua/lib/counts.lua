@@ -1,15 +1,12 @@
 -- Counters, collected during a script and written once at its end: of this minute overall, of this hour for
 -- each workspace (`*`: for none), of this day for each endpoint.
-local counts = { minute = {}, hour = {}, day = {} }
-local function count_in(unit, field, n)
-  local fields = counts[unit]
-  fields[field] = (fields[field] or 0) + n
-end
+local of_minute, of_hour, of_day = {}, {}, {}
+local function count_in(fields, field, n) fields[field] = (fields[field] or 0) + n end
 local function count(name, workspace, endpoint_id, n, name_in_hour)
   n = n or 1
-  count_in('minute', name, n)
-  if workspace then count_in('hour', workspace .. ' ' .. (name_in_hour or name), n) end
-  if endpoint_id then count_in('day', endpoint_id .. ' ' .. name, n) end
+  count_in(of_minute, name, n)
+  if workspace then count_in(of_hour, workspace .. ' ' .. (name_in_hour or name), n) end
+  if endpoint_id then count_in(of_day, endpoint_id .. ' ' .. name, n) end
 end
 
 -- Changes in how many callbacks wait for each endpoint, those in chains and leased ones included.
@@ -43,10 +40,10 @@ do -- the rest is private to this file
     redis.call('HDEL', key, LONG)
   end
 
-  local function write_counter(key, field, n, life, in_table)
+  local function write_counter(key, field, n, life)
     local ok, found = guarded_call('HINCRBY', key, field, int(n))
     if found ~= n then return ok end
-    if in_table then use_table(key) end
+    if life > DAY then use_table(key) end -- those of a minute are few
     redis.call('PEXPIRE', key, int(life))
     return true
   end
@@ -58,21 +55,21 @@ do -- the rest is private to this file
   end
 
   -- The key of this minute, hour or day: a memo, as most runs have the same as the one before.
-  local memo_numbers, memo_keys, memo_prefix = {}, {}, nil
+  local memo_began, memo_keys, memo_prefix = {}, {}, nil
   local function key_now(unit, length)
-    local number = math.floor(now / length)
-    if memo_prefix ~= PREFIX then memo_numbers, memo_prefix = {}, PREFIX end
-    if memo_numbers[unit] ~= number then
-      memo_numbers[unit], memo_keys[unit] = number, key_of('stats', unit, int(number))
+    local began = now - now % length
+    if memo_prefix ~= PREFIX then memo_began, memo_prefix = {}, PREFIX end
+    if memo_began[unit] ~= began then
+      memo_began[unit], memo_keys[unit] = began, key_of('stats', unit, int(began / length))
     end
     return memo_keys[unit]
   end
 
-  local function write_unit(unit, fields)
-    local length = unit == 'minute' and 60000 or unit == 'hour' and HOUR or DAY -- ms
-    local key, life = key_now(unit, length), unit == 'minute' and DAY or 8 * DAY
+  local function write_unit(unit, fields, length, life)
+    local key
     for field, n in pairs(fields) do
-      local ok = write_counter(key, field, n, life, unit ~= 'minute')
+      key = key or key_now(unit, length)
+      local ok = write_counter(key, field, n, life)
       if not ok and string.find(problem, 'WRONGTYPE', 1, true) then return end -- the whole key
     end
   end
@@ -82,8 +79,8 @@ do -- the rest is private to this file
     for endpoint_id, n in pairs(waiting_changes) do
       if n ~= 0 then guarded(write_waiting, endpoint_id, n) end
     end
-    for unit, fields in pairs(counts) do
-      if next(fields) then write_unit(unit, fields) end
-    end
+    write_unit('minute', of_minute, 60000, DAY)
+    write_unit('hour', of_hour, HOUR, 8 * DAY)
+    write_unit('day', of_day, DAY, 8 * DAY)
   end
 end

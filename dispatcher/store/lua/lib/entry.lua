@@ -15,7 +15,7 @@
 -- its endpoint `-`. One that was erased (erase.lua) has the digest `-`, the message `-`, and no attempts.
 -- Then comes a line for each attempt: start (ms after accepted), and the rest of its record.
 -- dispatcher/store/entry.py reads all this. In the scripts `entry` is a table of these fields; its `about`
--- holds the first four words.
+-- holds the first four words, and its `accepted` is a number.
 local SHORT = { delivered = 'd', d = 'delivered' }
 
 local function digest_of(text) return string.match(text, '^%S+') end
@@ -32,7 +32,7 @@ local function parse_entry(text)
     if extra.base and not string.find(extra.base, '^%d+$') then return end
   end
   return {
-    about = about, accepted = accepted, state = SHORT[state] or state, claims = claims,
+    about = about, accepted = accepted + 0, state = SHORT[state] or state, claims = claims,
     endpoint = endpoint_id, message = message, life = life, ended = ended ~= '-' and ended, extra = extra,
     attempts = attempts,
   }

@@ -5,13 +5,13 @@
 local function count_final(workspace, before, status, took)
   if before == 'd' or RANK[status] < 100 then return end
   if status == 'd' or status == 'r' then
-    count_in('hour', workspace .. ' messagesDelivered', 1)
+    count_in(of_hour, workspace .. ' messagesDelivered', 1)
     if before or took > 0 then
-      count_in('hour', workspace .. ' messagesTimed', 1)
-      count_in('hour', workspace .. ' messagesTimedMs', math.max(took, 0))
+      count_in(of_hour, workspace .. ' messagesTimed', 1)
+      count_in(of_hour, workspace .. ' messagesTimedMs', math.max(took, 0))
     end
   else
-    count_in('hour', workspace .. ' messagesFailed', 1)
+    count_in(of_hour, workspace .. ' messagesFailed', 1)
   end
 end
 

@@ -5,7 +5,7 @@ local earlier = {}
 -- now. One that is replayed later on purpose was accepted before. Returns true.
 local function set_due(entry, id, due)
   local latest = now + 60000
-  if due > latest and tonumber(entry.accepted) > latest and entry.attempts == '' then
+  if due > latest and entry.accepted > latest and entry.attempts == '' then
     redis.call('ZADD', key_of('lane', entry.endpoint), NOW, id)
     earlier[entry.endpoint] = true
   end

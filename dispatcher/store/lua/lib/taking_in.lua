@@ -59,7 +59,7 @@ do -- the rest is private to this file
 
   function new_entry(about, endpoint_id, message, expires_at)
     return {
-      about = about .. ' ' .. NOW, accepted = NOW, state = 'pending', claims = '0', endpoint = endpoint_id,
+      about = about .. ' ' .. NOW, accepted = now, state = 'pending', claims = '0', endpoint = endpoint_id,
       message = message, life = int(expires_at - now), extra = {}, attempts = '',
     }
   end
