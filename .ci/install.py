@@ -108,6 +108,8 @@ def is_linked() -> bool:
 
 def install(kind: str, lock: int, *, anew: bool) -> None:
     """Installs into .venv, or into a new one. Raises Failed."""
+    if VENV.is_symlink():  # what is there belongs to another place, and would be emptied
+        raise Failed(f".venv is a link to {VENV.readlink()}; remove the link: rm .venv")
     began = time.monotonic()
     requirements = ROOT / f"requirements-{kind}.txt"
     count = len(re.findall(r"^\w", requirements.read_text(), re.M))

@@ -131,6 +131,17 @@ def test_without_venv(project: Path) -> None:
     assert done.stderr.endswith(f"apt-get install {package}\n")
 
 
+def test_a_link(project: Path) -> None:
+    """A .venv that is a link is refused, and what it leads to is left alone."""
+    other = project / "other"
+    other.mkdir()
+    (other / "kept").touch()
+    (project / ".venv").symlink_to(other)
+    done = run("make", "--silent", "demo", cwd=project)
+    assert f"error: .venv is a link to {other}; remove the link: rm .venv" == done.stderr.splitlines()[0]
+    assert [other / "kept"] == list(other.iterdir())
+
+
 def test_offline_then_again(project: Path) -> None:
     """Without the package index one line says so, and the next call installs all; then calls do nothing; tests complete it."""
     offline = {
