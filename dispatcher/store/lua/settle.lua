@@ -108,7 +108,7 @@ end
 local reply = { 'settled', now }
 while has_more() do
   local endpoint_id, wanted, number = take(3)
-  number = number + 0
+  number = number + 0 -- parsed once
   local length, next_endpoint = #reply, arguments_taken + 9 * number
   local ok, found = pcall(settle_endpoint, reply, endpoint_id, wanted + 0, number)
   if not ok then -- the other endpoints are settled nevertheless

@@ -43,7 +43,7 @@ do -- the rest is private to this file
   local function write_counter(key, field, n, life)
     local ok, found = guarded_call('HINCRBY', key, field, int(n))
     if found ~= n then return ok end
-    if life > DAY then use_table(key) end -- those of a minute are few
+    if life > DAY then use_table(key) end -- of an hour or a day; those of a minute are few
     redis.call('PEXPIRE', key, int(life))
     return true
   end
