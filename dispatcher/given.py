@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dispatcher.errors import InvalidInput, kind_of
 from dispatcher.model import StatusChange, check_not_ahead, timestamp_ms
 from dispatcher.records import Record
+
+if TYPE_CHECKING:
+    from dispatcher.fast_decode import DecodedChange
 
 SHOWN = 3
 """Problems that an error text lists; `problems` has all of them."""
@@ -31,10 +34,15 @@ def ready(change: Change, now_ms: int, *, allow_http: bool = True) -> Ready:
     Raises InvalidInput.
     """
     one = change if isinstance(change, StatusChange) else StatusChange.from_dict(change)
-    check_not_ahead(timestamp_ms(one.timestamp), now_ms)
-    if one.callback_url is not None:
-        _check_url(one.callback_url, allow_http)
+    check_time_and_url(one, now_ms, allow_http=allow_http)
     return Ready(one.event_id, one.workspace, one.to_json(), one.message.uuid)
+
+
+def check_time_and_url(change: "StatusChange | DecodedChange", now_ms: int, *, allow_http: bool) -> None:
+    """Raises InvalidInput for a valid status change with a time too far ahead or an unusable callback URL."""
+    check_not_ahead(timestamp_ms(change.timestamp), now_ms)
+    if change.callback_url is not None:
+        _check_url(change.callback_url, allow_http)
 
 
 def unknown_workspace(workspace: str) -> str:

@@ -23,8 +23,8 @@ from dispatcher.api.responses import (
 )
 from dispatcher.codec import json_problem
 from dispatcher.errors import EnqueueInterrupted, InvalidInput, RedisUnavailable
-from dispatcher.model import StatusChange
-from dispatcher.producer import Ready, ready, unknown_workspace
+from dispatcher.fast_decode import status_change
+from dispatcher.given import Ready, check_time_and_url, unknown_workspace
 from dispatcher.store.api_keys import PRODUCERS, ApiKey
 
 PREFIX = "/v1/status-changes"
@@ -238,9 +238,12 @@ _decode_many = msgspec.json.Decoder(_Many).decode
 
 
 def looked_at(given: bytes, parts: ApiParts) -> Looked:
-    """Reads and validates the JSON of one status change."""
+    """Reads and validates the JSON of one status change, which goes onto the queue as it was sent."""
+    given = given.strip(b" \t\r\n")
     try:
-        return ready(StatusChange.from_json(given), parts.now_ms(), allow_http=parts.allow_http), ""
+        one = status_change(given)
+        check_time_and_url(one, parts.now_ms(), allow_http=parts.allow_http)
+        return Ready(one.event_id, one.workspace, given, one.message.uuid), ""
     except InvalidInput as error:  # its hint at a setting is for operators only
         return None, str(error).partition(" (DISPATCHER_")[0]
 

@@ -145,6 +145,15 @@ def test_plain_posts(made: Made, short: Served, full: Served, case: str) -> None
     same(made, short, full, request if isinstance(request, tuple) else (request,), reaches=0)
 
 
+@pytest.mark.parametrize("body", [raw(), altered(eventId=None), raw(cost="0.10"), b"{ \n" + raw()[1:]])
+def test_what_is_enqueued(made: Made, short: Served, full: Served, body: bytes) -> None:
+    """The queue gets what was sent and nothing else: a worker reads it as the API did."""
+    for api in (short, full):
+        made.take()
+        assert 202 == api.ask(made.post(b" " + body + b"\r\n")).status
+        assert [body] == made.take()[0]
+
+
 def chunked(body: bytes) -> bytes:
     return b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
 
