@@ -91,13 +91,13 @@ class KnownMessages:
 
         Looks at LOOKED_AT_ONCE entries. Returns where to look from next time; None: there are none. Raises RedisUnavailable.
         """
-        named = f'"{workspace}"'.encode()
+        named = f'"{workspace}"'.encode()  # what has escapes is decoded, too: a name may be written with them
         with translated(self._url):
             entries = await self._wire.call(
                 "XRANGE", self._keys.events, start, until_ms, "COUNT", LOOKED_AT_ONCE
             )
         for entry_id, fields in entries:
-            told = (_message(workspace, one) for one in fields[1::2] if named in one)
+            told = (_message(workspace, one) for one in fields[1::2] if named in one or b"\\u" in one)
             if any(uuid is not None and counts(uuid) for uuid in told):
                 return str(entry_id.decode())
         return f"({entries[-1][0].decode()}" if len(entries) == LOOKED_AT_ONCE else None

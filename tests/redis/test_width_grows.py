@@ -151,12 +151,14 @@ def test_order_while_it_grows(two_urls: list[str], monkeypatch: pytest.MonkeyPat
     asyncio.run(work())
 
 
-def test_what_is_still_on_a_queue(two_urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", ["acme", r"\u0061cme"])
+def test_what_is_still_on_a_queue(two_urls: list[str], monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     """What still waits on another queue comes first: later status changes of its message wait until it has left that.
 
-    What waits there of other workspaces, or belongs there by the new width too, holds up nothing.
+    What waits there of other workspaces, or belongs there by the new width too, holds up nothing. JSON may have escapes.
     """
     monkeypatch.setattr(known_messages, "LOOKED_AT_ONCE", 7)
+    monkeypatch.setattr(earlier, "SETTLE_MS", 500)
 
     async def work() -> None:
         async with Installation(two_urls, P, starts=False) as its:
@@ -167,14 +169,15 @@ def test_what_is_still_on_a_queue(two_urls: list[str], monkeypatch: pytest.Monke
             [other] = its.named(home.number)
             await home.add(other)
             stays = next(f"s{n}" for n in range(99) if its.code.of("acme", f"s{n}", 2) == home.number)
-            await home.enqueue(line(n, other, f"o{n}") for n in range(40))
-            await home.enqueue([line(50, "acme", stays), line(1, "acme", first), line(60, "acme", stays)])
+            of_first = line(1, "acme", first).replace(b'"acme"', f'"{written}"'.encode())
+            await home.enqueue(line(n, other, f"o{n}") for n in range(10))
+            await home.enqueue([line(50, "acme", stays), of_first, line(60, "acme", stays)])
             await grow(its, 2)
             await asyncio.sleep(0.1)
             await part.enqueue([line(2, "acme", first), line(3, "acme", second)])
             part.start()
             await until(lambda: part.has_queued(2))
-            await asyncio.sleep(2)
+            await asyncio.sleep(4)  # it looks at 7 entries a second
             assert 2 == await part.queued(), "they wait for what is on home's queue"
             home.start()
             await until(its.is_empty)
