@@ -1,7 +1,7 @@
 """Decodes a valid status change in a third of pydantic's time: msgspec checks types, lengths and patterns as it decodes.
 
 It never says what is wrong: what it does not take is read by pydantic, whose word counts and who has the error texts.
-Workers and the HTTP intake read every status change (docs/decisions/pydantic.md has the figures).
+Workers read every status change with it, and the HTTP intake those that it is sent (docs/decisions/pydantic.md has the figures).
 """
 
 from decimal import Decimal
@@ -53,7 +53,7 @@ class _Strict(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen
 
 
 class DecodedMessage(_Strict, frozen=True):
-    """What they handle as a Message."""
+    """What is handled as a Message."""
 
     uuid: Annotated[str, _matching(MESSAGE_UUID_PATTERN)]
     src: Text
@@ -87,14 +87,14 @@ class DecodedMessage(_Strict, frozen=True):
 
 
 class DecodedError(_Strict, frozen=True):
-    """What they handle as a MessageError."""
+    """What is handled as a MessageError."""
 
     code: Text
     message: Annotated[str, Meta(max_length=1024)] | None = None
 
 
 class DecodedChange(_Strict, frozen=True, kw_only=True):
-    """What they handle as a StatusChange."""
+    """What is handled as a StatusChange."""
 
     event_id: EventId = ""
     workspace: Annotated[str, _matching(WORKSPACE_PATTERN)]
@@ -126,7 +126,7 @@ class DecodedChange(_Strict, frozen=True, kw_only=True):
 
 
 Change = StatusChange | DecodedChange
-"""A status change as they handle it."""
+"""A status change as it is handled."""
 
 _decode = msgspec.json.Decoder(DecodedChange, float_hook=Decimal).decode
 

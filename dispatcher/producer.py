@@ -119,7 +119,7 @@ class Dispatcher:
         return self._enqueue(looked_at(several(changes)), skip_invalid, check, durable)
 
     def enqueue_ready(self, changes: Iterable[Ready], *, durable: bool | int = False) -> list[str]:
-        """Enqueues what `dispatcher.given.ready` returned; for this package's own programs, which validate first.
+        """Enqueues status changes that are validated; for this package's own programs, which do that first.
 
         Raises RedisFull or EnqueueInterrupted.
         """

@@ -23,8 +23,8 @@ from dispatcher.api.status_changes import (
     results_of,
 )
 from dispatcher.errors import RedisFull, RedisUnavailable
+from dispatcher.given import Ready
 from dispatcher.health import Health
-from dispatcher.producer import Ready
 from dispatcher.store.api_keys import ApiKey, Spent
 from dispatcher.store.queue_writer import Look
 from dispatcher.worker.task_set import TaskSet

@@ -152,6 +152,8 @@ def test_what_is_enqueued(made: Made, short: Served, full: Served, body: bytes) 
         made.take()
         assert 202 == api.ask(made.post(b" " + body + b"\r\n")).status
         assert [body] == made.take()[0]
+        assert 202 == api.ask(made.post(b"[" + body + b" ,\n" + raw(event_id="e-2") + b"]")).status
+        assert [body, raw(event_id="e-2")] == made.take()[0]
 
 
 def chunked(body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A worker's decoder reads what `StatusChange.from_json` reads, to the same values, and refuses the rest in its words.
+"""The fast decoder reads what `StatusChange.from_json` reads, to the same values, and refuses the rest in its words.
 
 `alike` compares the two; test_model.py has everything that it reads go through it.
 """
