@@ -1,7 +1,8 @@
 """What a producer is given: each status change validated, and what is wrong with the others."""
 
+import functools
 import time
-from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dispatcher.errors import InvalidInput, kind_of
@@ -10,6 +11,7 @@ from dispatcher.records import Record
 
 if TYPE_CHECKING:
     from dispatcher.fast_decode import DecodedChange
+    from dispatcher.rules.addresses import CallbackUrl
 
 SHOWN = 3
 """Problems that an error text lists; `problems` has all of them."""
@@ -130,11 +132,16 @@ def _what_it_is(given: object) -> str:
     return f"{kind_of(given)}: give a StatusChange or a dict"
 
 
+@functools.cache
+def _parse() -> "Callable[..., CallbackUrl]":
+    from dispatcher.rules.addresses import parse_callback_url  # whoever gives no URL does not pay for it
+
+    return parse_callback_url
+
+
 def _check_url(url: str, allow_http: bool) -> None:
     """Raises InvalidInput for a URL that no settings would allow."""
-    from dispatcher.rules.addresses import parse_callback_url
-
     try:
-        parse_callback_url(url, allow_http=allow_http)
+        _parse()(url, allow_http=allow_http)
     except ImportError:  # of idna, for a host that is not ASCII: a worker has it, and checks the URL
         return

@@ -156,6 +156,29 @@ def test_what_is_enqueued(made: Made, short: Served, full: Served, body: bytes) 
         assert [body, raw(event_id="e-2")] == made.take()[0]
 
 
+def test_heads_of_one_connection(made: Made, short: Served, full: Served) -> None:
+    """A head that came before on its connection counts as it did then, and one that differs in a byte is another."""
+    same_head = [made.post(raw(event_id=f"e-{n}")) for n in (1, 2)]
+    other_length = made.post(raw(event_id="e-10"))
+    other_key = made.post(authorization=b"Bearer " + made.producer[:-1] + b"!")
+    not_plain = made.post(raw(event_id="e-3"), content_encoding=b"identity")
+    requests = [*same_head, other_length, *same_head, other_key, *same_head, not_plain, *same_head]
+    outcomes, reached = [], []
+    for api in (full, short):
+        made.take()
+        before = api.app.requests
+        with api.connect() as connection:
+            answers = []
+            for one in requests:
+                connection.sendall(one)
+                answers.append(answer_on(connection))
+        outcomes.append(([(one.status, one.body, without_time(one)) for one in answers], made.take()))
+        reached.append(api.app.requests - before)
+    assert outcomes[0] == outcomes[1]
+    assert [202] * 5 + [401] + [202] * 5 == [status for status, *_ in outcomes[1][0]]
+    assert [len(requests), 2] == reached
+
+
 def chunked(body: bytes) -> bytes:
     return b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
 
