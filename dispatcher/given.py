@@ -141,7 +141,8 @@ def _parse() -> "Callable[..., CallbackUrl]":
 
 def _check_url(url: str, allow_http: bool) -> None:
     """Raises InvalidInput for a URL that no settings would allow."""
+    parse = _parse()
     try:
-        _parse()(url, allow_http=allow_http)
+        parse(url, allow_http=allow_http)
     except ImportError:  # of idna, for a host that is not ASCII: a worker has it, and checks the URL
         return

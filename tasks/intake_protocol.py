@@ -25,7 +25,7 @@ class IntakeProtocol(BoundedProtocol):
         self._post: PlainHead | None = None
         self._last_head = b""
         self._last: PlainHead | None = None
-        """What that head says: a connection's plain posts mostly have the same one, byte by byte."""
+        """What that head says, whose end it includes: a connection's plain posts often have the same one, byte for byte."""
         self._held = bytearray()
         self._is_taken = False
         self._is_ending = False
@@ -62,18 +62,18 @@ class IntakeProtocol(BoundedProtocol):
             return None
         if self._pipelines or self.flow.write_paused:  # h11's way holds such a client up
             return None
-        post = self._plain_head(data)
+        post = self._plain_head(data, enqueuer)
         if not post or (len(data) < post.end and not enqueuer.knows(post.key)):
             return None
         self._enqueuer = enqueuer
         self._unset_keepalive_if_required()
         return post
 
-    def _plain_head(self, data: bytes) -> PlainHead | None:
+    def _plain_head(self, data: bytes, enqueuer: Enqueuer) -> PlainHead | None:
         if self._last and data.startswith(self._last_head):
             return self._last
         post = plain_head(data)
-        if post:
+        if post and enqueuer.knows(post.key):  # no other key's text is kept
             self._last_head, self._last = data[: post.body_at], post
         return post
 

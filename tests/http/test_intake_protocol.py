@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 
+from dispatcher.api.plain_post import PlainHead, plain_head
 from dispatcher.model import StatusChange
 from dispatcher.store import producer_keys
 from dispatcher.store.api_keys import PRODUCERS, ApiKeys
@@ -156,13 +157,25 @@ def test_what_is_enqueued(made: Made, short: Served, full: Served, body: bytes) 
         assert [body, raw(event_id="e-2")] == made.take()[0]
 
 
-def test_heads_of_one_connection(made: Made, short: Served, full: Served) -> None:
-    """A head that came before on its connection counts as it did then, and one that differs in a byte is another."""
-    same_head = [made.post(raw(event_id=f"e-{n}")) for n in (1, 2)]
-    other_length = made.post(raw(event_id="e-10"))
-    other_key = made.post(authorization=b"Bearer " + made.producer[:-1] + b"!")
-    not_plain = made.post(raw(event_id="e-3"), content_encoding=b"identity")
-    requests = [*same_head, other_length, *same_head, other_key, *same_head, not_plain, *same_head]
+def test_heads_of_one_connection(
+    made: Made, short: Served, full: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head that came before on its connection is not read again, and one that differs in a byte is another."""
+    read = []
+
+    def noted(data: bytes) -> PlainHead | None:
+        read.append(data)
+        return plain_head(data)
+
+    monkeypatch.setattr("tasks.intake_protocol.plain_head", noted)
+    plain = [made.post(raw(event_id=f"e-{n}")) for n in (1, 2)]
+    longer = [made.post(raw(event_id=f"e-{n}")) for n in (10, 11)]
+    longest = [made.post(raw(event_id=f"e-{n}") + b" " * 1000) for n in (3, 4)]  # its length has a digit more
+    new = [made.post(authorization=b"Bearer " + asyncio.run(made.add_key(PRODUCERS, PRODUCERS, 4000)))] * 2
+    wrong = [made.post(authorization=b"Bearer key_0123456789ab." + b"a" * 43)] * 2
+    end = b"\r\n\r\n"
+    goes_on = [made.post().replace(end, b"\r\nContent-Encoding: identity" + end, 1)]
+    requests = [*plain, *longer, *plain, *longest, *plain, *goes_on, *plain, *new, *wrong, *plain]
     outcomes, reached = [], []
     for api in (full, short):
         made.take()
@@ -170,13 +183,16 @@ def test_heads_of_one_connection(made: Made, short: Served, full: Served) -> Non
         with api.connect() as connection:
             answers = []
             for one in requests:
-                connection.sendall(one)
+                api.send(connection, *((one[:-9], one[-9:]) if one in plain else (one,)))
                 answers.append(answer_on(connection))
         outcomes.append(([(one.status, one.body, without_time(one)) for one in answers], made.take()))
         reached.append(api.app.requests - before)
     assert outcomes[0] == outcomes[1]
-    assert [202] * 5 + [401] + [202] * 5 == [status for status, *_ in outcomes[1][0]]
-    assert [len(requests), 2] == reached
+    assert {202, 401} == {status for status, *_ in outcomes[1][0]}
+    assert [len(requests), len(goes_on + wrong)] == reached
+    assert 11 == len(read), (
+        "at each change; twice with a key that is not known yet, and with one that is wrong"
+    )
 
 
 def chunked(body: bytes) -> bytes:
