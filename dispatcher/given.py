@@ -133,7 +133,7 @@ def _what_it_is(given: object) -> str:
 
 
 @functools.cache
-def _parse() -> "Callable[..., CallbackUrl]":
+def _url_parser() -> "Callable[..., CallbackUrl]":
     from dispatcher.rules.addresses import parse_callback_url  # whoever gives no URL does not pay for it
 
     return parse_callback_url
@@ -141,7 +141,7 @@ def _parse() -> "Callable[..., CallbackUrl]":
 
 def _check_url(url: str, allow_http: bool) -> None:
     """Raises InvalidInput for a URL that no settings would allow."""
-    parse = _parse()
+    parse = _url_parser()
     try:
         parse(url, allow_http=allow_http)
     except ImportError:  # of idna, for a host that is not ASCII: a worker has it, and checks the URL

@@ -161,20 +161,25 @@ def test_heads_of_one_connection(
     made: Made, short: Served, full: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A head that came before on its connection is not read again, and one that differs in a byte is another."""
+    monkeypatch.setattr(producer_keys, "KEPT_SECONDS", 3600)
+    key, new_key = (b"Bearer " + asyncio.run(made.add_key(PRODUCERS, PRODUCERS, 4000)) for _ in range(2))
+    assert 202 == short.ask(made.post(authorization=key)).status  # it is known from now on
     read = []
+
+    def post(event_id: str, blanks: int = 0) -> bytes:
+        return made.post(raw(event_id=event_id) + b" " * blanks, authorization=key)
 
     def noted(data: bytes) -> PlainHead | None:
         read.append(data)
         return plain_head(data)
 
     monkeypatch.setattr("tasks.intake_protocol.plain_head", noted)
-    plain = [made.post(raw(event_id=f"e-{n}")) for n in (1, 2)]
-    longer = [made.post(raw(event_id=f"e-{n}")) for n in (10, 11)]
-    longest = [made.post(raw(event_id=f"e-{n}") + b" " * 1000) for n in (3, 4)]  # its length has a digit more
-    new = [made.post(authorization=b"Bearer " + asyncio.run(made.add_key(PRODUCERS, PRODUCERS, 4000)))] * 2
+    plain, longer = [post(f"e-{n}") for n in (1, 2)], [post(f"e-{n}") for n in (10, 11)]
+    longest = [post(f"e-{n}", 1000) for n in (3, 4)]  # its length has a digit more
+    new = [made.post(authorization=new_key)] * 2
     wrong = [made.post(authorization=b"Bearer key_0123456789ab." + b"a" * 43)] * 2
     end = b"\r\n\r\n"
-    goes_on = [made.post().replace(end, b"\r\nContent-Encoding: identity" + end, 1)]
+    goes_on = [post("e-5").replace(end, b"\r\nContent-Encoding: identity" + end, 1)]
     requests = [*plain, *longer, *plain, *longest, *plain, *goes_on, *plain, *new, *wrong, *plain]
     outcomes, reached = [], []
     for api in (full, short):
